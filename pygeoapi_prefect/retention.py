@@ -1,0 +1,174 @@
+"""Removal of jobs that ended long ago, or are more than should be kept.
+
+Files go first, then the run: a removal that is broken off leaves a job that the next one
+finds again. Several may run at once, and jobs may end meanwhile.
+"""
+
+import dataclasses
+import datetime as dt
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from pygeoapi_prefect.background import start_thread
+from pygeoapi_prefect.config import RetentionConfiguration
+from pygeoapi_prefect.errors import BackendUnavailable, JobNotFound, PygeoapiPrefectError
+from pygeoapi_prefect.gateway import PrefectGateway
+from pygeoapi_prefect.jobs import Job
+
+logger = logging.getLogger(__name__)
+
+PAGE_JOBS: Final = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class RetentionRule:
+    """Which ended jobs are kept: those that meet every criterion. None stands for any.
+
+    Attributes:
+        max_age: How long after its end a job is kept.
+        max_jobs: How many ended jobs are kept; the newest.
+    """
+
+    max_age: dt.timedelta | None = None
+    max_jobs: int | None = None
+
+    @classmethod
+    def of(cls, configuration: RetentionConfiguration) -> "RetentionRule":
+        """Return the rule that the operator has configured."""
+        days = configuration.max_age_days
+        return cls(None if days is None else dt.timedelta(days=days), configuration.max_jobs)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether there is no criterion."""
+        return self.max_age is None and self.max_jobs is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Removal:
+    """What became of a job that is not kept.
+
+    Attributes:
+        problem: Why it is still there, if it is.
+    """
+
+    job: Job
+    problem: str | None = None
+
+
+def expired_jobs(gateway: PrefectGateway, rule: RetentionRule, now: dt.datetime) -> Iterator[Job]:
+    """Find the jobs that a rule does not keep, newest first under each criterion.
+
+    A job whose subscriber is not told to the end is none of them: its results are still
+    to be sent.
+
+    Raises:
+        BackendUnavailable: The Prefect API does not answer.
+    """
+    for removal in prune(gateway, rule, now, _leave):
+        yield removal.job
+
+
+def prune(
+    gateway: PrefectGateway,
+    rule: RetentionRule,
+    now: dt.datetime,
+    remove: Callable[[Job], bool],
+) -> Iterator[Removal]:
+    """Remove the jobs that a rule does not keep, one by one.
+
+    Args:
+        gateway: Where jobs are.
+        rule: Which are kept.
+        now: The time.
+        remove: Removes a job with its files, and tells whether it did.
+
+    Yields:
+        Each job as soon as it is removed, or could not be.
+
+    Raises:
+        BackendUnavailable: The Prefect API does not answer.
+    """
+    seen: set[str] = set()
+    before = None if rule.max_age is None else now - rule.max_age
+    if before is not None:
+        yield from _prune(gateway, before, 0, remove, seen)
+    if rule.max_jobs is not None:
+        yield from _prune(gateway, None, rule.max_jobs, remove, seen)
+
+
+def _prune(
+    gateway: PrefectGateway,
+    ended_before: dt.datetime | None,
+    offset: int,
+    remove: Callable[[Job], bool],
+    seen: set[str],
+) -> Iterator[Removal]:
+    while jobs := gateway.ended(before=ended_before, offset=offset, limit=PAGE_JOBS):
+        for job in jobs:
+            if job.job_id in seen or job.awaits_callbacks:
+                offset += 1
+                continue
+            removal, is_gone = _removed(job, remove)
+            if not is_gone:
+                seen.add(job.job_id)
+                offset += 1
+            yield removal
+
+
+def _removed(job: Job, remove: Callable[[Job], bool]) -> tuple[Removal, bool]:
+    try:
+        return Removal(job), remove(job)
+    except JobNotFound:
+        return Removal(job), True  # somebody else did it
+    except BackendUnavailable:
+        raise
+    except PygeoapiPrefectError as error:
+        logger.warning("job %s could not be removed: %s", job.job_id, error.detail)
+        return Removal(job, error.detail), False
+
+
+def _leave(_: Job) -> bool:
+    return False
+
+
+class Janitor:
+    """Removes jobs by the configured rule, in a thread of this process, as long as that lives.
+
+    Args:
+        clean_up: Removes what is to be removed now.
+    """
+
+    FIRST_SECONDS: Final = 60.0
+    """From the start of a server, which is busy then."""
+    INTERVAL_SECONDS: Final = 3600.0
+
+    def __init__(self, clean_up: Callable[[], None]) -> None:
+        self._clean_up = clean_up
+        self._lock = threading.Lock()
+        self._process_id: int | None = None
+
+    def start(self) -> None:
+        """Start the thread of this process, unless it runs."""
+        with self._lock:
+            # threads do not survive a fork
+            if self._process_id == os.getpid():
+                return
+            self._process_id = os.getpid()
+        start_thread(self._run, name="retention", daemon=True)
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        seconds = self.FIRST_SECONDS
+        while not pause.wait(seconds):
+            seconds = self.INTERVAL_SECONDS
+            try:
+                self._clean_up()
+            except BackendUnavailable:
+                continue  # logged where it happened; the next time it may succeed
+            except Exception:
+                # nobody listens to this thread
+                logger.exception("old jobs could not be removed")
