@@ -1,0 +1,675 @@
+"""The process manager that pygeoapi loads: every job is a Prefect flow run.
+
+Each method parses, asks gateway and storage, and shapes the answer for pygeoapi's API
+layer. pygeoapi makes several instances, also where none will execute anything, so the
+constructor does no I/O; and one instance serves all requests at once, so none keeps
+anything of a request.
+"""
+
+import contextlib
+import datetime as dt
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any, Final
+
+from pygeoapi.process.base import BaseProcessor
+from pygeoapi.process.manager.base import BaseManager
+from pygeoapi.util import JobStatus as PygeoapiJobStatus
+from pygeoapi.util import Subscriber
+
+from pygeoapi_prefect import execution, retention
+from pygeoapi_prefect.callbacks import Courier, Postman, check_subscriber, results_document
+from pygeoapi_prefect.config import (
+    DeploymentConfiguration,
+    LogPublication,
+    load_configuration,
+    parse_manager,
+)
+from pygeoapi_prefect.discovery import Discovery, LiveResources
+from pygeoapi_prefect.errors import (
+    ConfigurationError,
+    ExecutionError,
+    InvalidRequest,
+    JobFailed,
+    JobRefused,
+    JobWasDismissed,
+    LogNotPublished,
+    RequestTooLarge,
+    ResultMissing,
+    ResultNotReady,
+    ResultUnreadable,
+    StorageError,
+    UnknownProcess,
+)
+from pygeoapi_prefect.execution import Content, HeldContent, Output, Plan, Response
+from pygeoapi_prefect.flows import read_request
+from pygeoapi_prefect.gateway import ApiGateway, PrefectGateway
+from pygeoapi_prefect.jobs import Job, JobFilter, rfc3339, run_labels, statuses_of
+from pygeoapi_prefect.logs import LogPage, LogPosition, page_of
+from pygeoapi_prefect.outputs import StoredOutput, load_outputs
+from pygeoapi_prefect.prefect_results import find_result
+from pygeoapi_prefect.processes import Process, load_process
+from pygeoapi_prefect.retention import Janitor, Removal, RetentionRule
+from pygeoapi_prefect.schemas import (
+    JobStatus,
+    ProcessExecutionMode,
+    ProcessOutputTransmissionMode,
+    RequestedProcessExecutionMode,
+    ReturnPreference,
+)
+from pygeoapi_prefect.storage import ResultStorage, StoredContent, open_storage
+from pygeoapi_prefect.web_processes import OrphanWatch, WebProcess
+from pygeoapi_prefect.web_runs import WebRuns
+
+logger = logging.getLogger(__name__)
+
+PREFERENCE_APPLIED: Final = "Preference-Applied"
+
+CLIENTS_ERRORS: Final = frozenset({InvalidRequest.__name__, RequestTooLarge.__name__})
+"""With what a job fails for which its client is responsible, where it arrives as a name."""
+
+ExecutionAnswer = tuple[str, str, Any, PygeoapiJobStatus, dict[str, str]]
+
+
+class PrefectManager(BaseManager):
+    """Runs pygeoapi's processes with Prefect.
+
+    Args:
+        manager_def: ``server.manager`` of the configuration, with all process resources
+            under ``processes``, as pygeoapi hands it over.
+        gateway: How jobs reach the Prefect server; `testing.InMemoryGateway` in tests.
+
+    Attributes:
+        processes: The process resources by id. Applications may add, remove and replace
+            entries, or the whole mapping, at any time.
+        output_url: Returns the address at which this server hands out an output, given job
+            id and output id. Set by applications that have such a route.
+    """
+
+    def __init__(self, manager_def: dict[str, Any], gateway: PrefectGateway | None = None) -> None:
+        self.configuration = parse_manager(manager_def)
+        self._discovery = self.configuration.discover and Discovery(
+            # over a connection of its own: whoever lists processes need not run a server, which
+            # is what the first call of the other one is for
+            self.configuration.discover,
+            gateway or ApiGateway(),
+        )
+        super().__init__(manager_def)
+        self.is_async = self.configuration.enable_async_job_execution
+        self.supports_subscribing = True
+        self.output_url: Callable[[str, str], str] | None = None
+        self.gateway: PrefectGateway = gateway or ApiGateway(before_first_call=self._go_on)
+        self._postman = Postman(
+            Courier(self.gateway, self.configuration.references, self._results_document)
+        )
+        self._janitor = Janitor(self._clean_up)
+        self._web_runs = WebRuns(self.gateway)
+        self._orphan_watch = OrphanWatch(self.gateway)
+        self._loaded: dict[str, tuple[Mapping[str, Any], Process]] = {}
+        self._disable_broken_processes()
+
+    # pygeoapi has an attribute, of the dictionaries that it makes itself
+    @property  # type: ignore[override]
+    def processes(self) -> MutableMapping[str, Mapping[str, Any]]:
+        """The process resources by id."""
+        return self._processes
+
+    @processes.setter
+    def processes(self, processes: MutableMapping[str, Mapping[str, Any]]) -> None:
+        self._configured = processes
+        self._processes = (
+            LiveResources(processes, self._discovery) if self._discovery else processes
+        )
+
+    def get_processor(self, process_id: str) -> BaseProcessor:
+        """Return a new processor for a process. Raises `UnknownProcess`."""
+        return self.process(process_id).processor()
+
+    def process(self, process_id: str) -> Process:
+        """Return a configured process. Raises `UnknownProcess`."""
+        try:
+            resource = self.processes[process_id]
+        except KeyError:
+            raise UnknownProcess(f"there is no process {process_id}") from None
+        loaded = self._loaded.get(process_id)
+        if loaded is None or loaded[0] is not resource:
+            try:
+                loaded = resource, load_process(process_id, resource, self.configuration)
+            except ConfigurationError as error:
+                logger.error("%s", error)
+                raise UnknownProcess(f"process {process_id} cannot be loaded") from error
+            self._loaded[process_id] = loaded
+        return loaded[1]
+
+    # pygeoapi's annotation of the return type lacks the job id, which its API layer reads
+    def execute_process(  # type: ignore[override]
+        self,
+        process_id: str,
+        data_dict: Any,
+        execution_mode: Any = None,
+        requested_outputs: Any = None,
+        subscriber: Subscriber | None = None,
+        requested_response: Any = "raw",
+    ) -> ExecutionAnswer:
+        """Execute a process, as pygeoapi's API layer asks for it.
+
+        Returns:
+            Job id, media type, body, status and additional headers of the response. The
+            status ``accepted`` means that the client finds everything at the job later.
+
+        Raises:
+            UnknownProcess: There is no such process.
+            ExecutionError: The request does not fit the process (`InvalidRequest`), the job
+                could not be made, or it failed while the client waited.
+        """
+        request = {
+            "inputs": data_dict,
+            "outputs": requested_outputs,
+            "response": requested_response,
+            "subscriber": subscriber
+            and {
+                "successUri": subscriber.success_uri,
+                "inProgressUri": subscriber.in_progress_uri,
+                "failedUri": subscriber.failed_uri,
+            },
+        }
+        mode = RequestedProcessExecutionMode(execution_mode.value) if execution_mode else None
+        job = self.execute(process_id, request, mode)
+        if not job.has_ended:
+            return _accepted(job)
+        if job.status is not JobStatus.successful:
+            raise ExecutionError(f"job {job.job_id} ended as {job.status}: {job.message}")
+        result = self.result(job)
+        headers = {PREFERENCE_APPLIED: "wait"} if mode else {}
+        # pygeoapi sets the content type of raw results only
+        headers["Content-Type"] = result.media_type
+        if result.links:
+            headers["Link"] = ", ".join(link.as_link_header() for link in result.links)
+        return job.job_id, result.media_type, result.body, PygeoapiJobStatus.successful, headers
+
+    def execute(
+        self,
+        process_id: str,
+        request: Mapping[str, Any],
+        requested_mode: RequestedProcessExecutionMode | None,
+        wait_seconds: float | None = None,
+    ) -> Job:
+        """Make a job of an execute request, and wait for its end if it runs synchronously.
+
+        Args:
+            process_id: The process.
+            request: The body of the request (``execute.yaml``).
+            requested_mode: What the client prefers.
+            wait_seconds: How long the client waits at most, if it says so. With this, one
+                that prefers an asynchronous answer gets the result if it is there in time.
+
+        Returns:
+            The job as it is when the waiting is over: it need not have ended.
+
+        Raises:
+            UnknownProcess: There is no such process.
+            ExecutionError: The request does not fit the process (`InvalidRequest`), or the
+                job could not be made.
+        """
+        process = self.process(process_id)
+        plan = execution.plan(process_id, process.description, request, requested_mode)
+        self._check_references(plan, process)
+        if subscriber := plan.request["subscriber"]:
+            check_subscriber(subscriber, self.configuration.references)
+        timeout_seconds = self.configuration.sync_job_execution_timeout_seconds
+        if wait_seconds is not None:
+            timeout_seconds = min(wait_seconds, timeout_seconds)
+        if plan.mode is ProcessExecutionMode.sync_execute:
+            return self._run(plan, process, timeout_seconds)
+        job = self._submit(plan, process)
+        if wait_seconds is None or not process.can_wait:
+            return job
+        return self.gateway.wait(job, timeout_seconds)
+
+    def get_jobs(
+        self,
+        status: Any = None,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> dict[str, Any]:
+        """Return a page of jobs, newest first, and under ``numberMatched`` how many there are.
+
+        Args:
+            status: One status, or several, to which the list is limited.
+            limit: Length of the page; all jobs by default.
+            offset: How many newer jobs to skip.
+        """
+        page = self.gateway.page(
+            JobFilter(statuses=statuses_of(status)),
+            limit=sys.maxsize if limit is None else limit,
+            offset=offset or 0,
+        )
+        return {
+            "jobs": [_job_dict(job) for job in page.jobs],
+            "numberMatched": page.number_matched,
+        }
+
+    def get_job(self, job_id: str) -> dict[str, Any]:
+        """Return one job. Raises `JobNotFound`."""
+        job = self.gateway.look(job_id)
+        return _job_dict(job) | {"parameters": _inputs_text(job)}
+
+    def log(self, job_id: str, position: LogPosition, limit: int) -> LogPage:
+        """Return a page of the log of a job, as far as clients may see it.
+
+        Args:
+            job_id: The job.
+            position: Where the page starts.
+            limit: How many lines of the log to look at; no more than `logs.PAGE_MAX_LINES`.
+
+        Raises:
+            LogNotPublished: Clients see no logs on this server.
+            JobNotFound: There is no such job.
+        """
+        publication = self.configuration.publish_logs
+        if publication is LogPublication.NONE:
+            raise LogNotPublished("this server does not publish the logs of jobs")
+        job = self.gateway.find(job_id)
+        return page_of(
+            job,
+            self.gateway.log(job, position, limit),
+            position,
+            limit=limit,
+            publication=publication,
+            now=dt.datetime.now(dt.UTC),
+        )
+
+    def get_job_result(self, job_id: str) -> tuple[str, Any]:
+        """Return media type and body of a job's result, in the form that was asked for.
+
+        Raises:
+            JobNotFound: There is no such job.
+            ResultUnavailable: It has no result, not yet or not any more.
+        """
+        result = self.result(self.gateway.find(job_id))
+        if result.links and not result.segments:
+            (link,) = result.links
+            body = link.model_dump_json(by_alias=True, exclude_none=True)
+            return execution.VERBATIM_JSON_MEDIA_TYPE, body.encode()
+        return result.media_type, result.body
+
+    def result(self, job: Job, preferred: ReturnPreference | None = None) -> Response:
+        """Return the result of a job, in the form that was asked for.
+
+        Args:
+            job: The job.
+            preferred: Whether the client of this very request would rather have links than
+                values.
+
+        Raises:
+            ResultNotReady: The job has not ended.
+            JobFailed: It failed.
+            JobRefused: It failed for what the client sent.
+            JobWasDismissed: It was dismissed.
+            ResultMissing: Its outputs are not in the result storage (any more).
+            ResultUnreadable: Its flow is not one of ours, and stored them in a form that is
+                not read.
+        """
+        outputs = self.outputs(job)
+        request = read_request(job.execution_request or "{}", self._storage(job))
+        requested, response = execution.requested_outputs(request, outputs)
+        if preferred is ReturnPreference.minimal:
+            requested = execution.by_reference(requested)
+        return execution.shape([*outputs.values()], requested, response)
+
+    def output(self, job: Job, output_id: str) -> Output:
+        """Return one output of a job. Raises as `result` does."""
+        outputs = self.outputs(job)
+        if output_id not in outputs:
+            raise ResultMissing(f"job {job.job_id} has no output {output_id!r}")
+        return outputs[output_id]
+
+    def outputs(self, job: Job) -> dict[str, Output]:
+        """Return the outputs of a job, none of them read. Raises as `result` does."""
+        require_successful(job)
+        storage = self._storage(job)
+        found: Mapping[str, StoredOutput | tuple[bytes, str]]
+        existing = self._existing_deployment_of(job)
+        if existing is None:
+            found = load_outputs(storage, job.job_id)
+        else:
+            deployment, declared = existing
+            result = find_result(job, deployment, self._storage_address(job))
+            found = result.outputs(job, declared, storage)
+        return {
+            output_id: self._output(job, storage, output_id, output)
+            for output_id, output in found.items()
+        }
+
+    def inputs(self, job: Job, max_bytes: int) -> Mapping[str, Any] | None:
+        """Return the inputs of a job; None if they are over a size, or kept no longer.
+
+        Raises:
+            StorageError: The result storage cannot be reached.
+        """
+        text = job.execution_request or "{}"
+        storage = self._storage(job)
+        try:
+            if text.startswith(execution.STORED_REQUEST_PREFIX):
+                size = storage.size(text.removeprefix(execution.STORED_REQUEST_PREFIX))
+            else:
+                size = len(text)
+            if size > max_bytes:
+                return None
+            request = read_request(text, storage)
+        except ResultMissing:
+            return None
+        inputs = request.get("inputs")
+        if inputs is None:
+            return execution.inputs_in_parameters(request, job.parameters)
+        return inputs if isinstance(inputs, Mapping) else {}
+
+    def delete_job(self, job_id: str) -> bool:
+        """Dismiss a job that has not ended; remove one that has, with its files.
+
+        Raises:
+            JobNotFound: There is no such job.
+        """
+        job = self.gateway.find(job_id)
+        if job.has_ended:
+            self.remove(job)
+        elif not job.stopping:
+            self.gateway.cancel(job)
+            self._web_runs.stop(job)
+            if job.subscriber is not None:
+                self._postman.wake()
+        return True
+
+    def remove(self, job: Job) -> None:
+        """Remove a job that has ended: its files, then its run.
+
+        Raises:
+            JobNotFound: There is no such job any more.
+            StorageError: A file cannot be removed; the job stays.
+        """
+        self._storage(job).delete(job.job_id)
+        self._delete_prefect_result(job)
+        self.gateway.delete(job)
+
+    def expired_jobs(self, rule: RetentionRule) -> Iterator[Job]:
+        """Find the jobs that `prune` would remove; see `retention.expired_jobs`."""
+        return retention.expired_jobs(self.gateway, rule, dt.datetime.now(dt.UTC))
+
+    def prune(self, rule: RetentionRule) -> Iterator[Removal]:
+        """Remove the jobs that a rule does not keep; see `retention.prune`."""
+
+        def remove(job: Job) -> bool:
+            self.remove(job)
+            return True
+
+        return retention.prune(self.gateway, rule, dt.datetime.now(dt.UTC), remove)
+
+    def start_background_work(self) -> None:
+        """Begin to do what a server does beside requests, if it is not done yet.
+
+        Subscribers are told what an earlier process was kept from telling, jobs end whose web
+        process is gone, and jobs are removed that are not kept any longer. Servers call it when
+        they start; else it happens with the first request that concerns jobs.
+        """
+        self._postman.wake()
+        self._orphan_watch.start()
+        if not RetentionRule.of(self.configuration.retention).keeps_all:
+            self._janitor.start()
+
+    def _go_on(self, _gateway: PrefectGateway) -> None:
+        """Take up what earlier web processes have left behind."""
+        self._orphan_watch.look(time.monotonic())
+        self.start_background_work()
+
+    def _clean_up(self) -> None:
+        removals = [*self.prune(RetentionRule.of(self.configuration.retention))]
+        removed = sum(removal.problem is None for removal in removals)
+        if removals:
+            logger.info("removed %s old jobs; %s could not be", removed, len(removals) - removed)
+
+    def _results_document(self, job: Job) -> bytes:
+        request = read_request(job.execution_request or "{}", self._storage(job))
+        return results_document(self.outputs(job), request)
+
+    def _disable_broken_processes(self) -> None:
+        """Take out processes that cannot be loaded, and say so: the others go on."""
+        for process_id in list(self._configured):
+            try:
+                self.process(process_id)
+            except UnknownProcess:
+                logger.error("process %s is disabled", process_id)
+                del self._configured[process_id]
+
+    def _submit(self, plan: Plan, process: Process) -> Job:
+        with self._kept_request(plan, process) as parameters:
+            job = self.gateway.submit(
+                job_id=plan.job_id,
+                process_id=plan.process_id,
+                deployment=process.deployment,
+                parameters=parameters,
+                labels=self._labels(plan, process),
+            )
+        if job.subscriber is not None:
+            self._postman.wake()
+        return job
+
+    def _run(self, plan: Plan, process: Process, timeout_seconds: float) -> Job:
+        """Run a job while the client waits, and return it as it is when the time is up."""
+        if process.flow is None or process.sync_is_deployed:
+            return self.gateway.wait(self._submit(plan, process), timeout_seconds)
+        with self._kept_request(plan, process) as parameters:
+            flow_run = self.gateway.create_run(
+                process.flow,
+                job_id=plan.job_id,
+                process_id=plan.process_id,
+                parameters=parameters,
+                labels=self._labels(plan, process, WebProcess.own().label),
+            )
+        if plan.request["subscriber"]:
+            self._postman.wake()
+        return self._web_runs.run(process.flow, flow_run, parameters, timeout_seconds)
+
+    @contextlib.contextmanager
+    def _kept_request(self, plan: Plan, process: Process) -> Iterator[dict[str, Any]]:
+        """Give the parameters for the run of a job; what they refer to stays if it is made."""
+        if process.flow is None:
+            yield execution.parameters_of_existing_deployment(plan, process.description)
+            return
+        text = plan.request_text
+        if len(text.encode()) <= self.configuration.inline_request_max_bytes:
+            yield {"job_id": plan.job_id, "execution_request": text}
+            return
+        storage = open_storage(process.definition.result_storage)
+        key = f"{plan.job_id}/request.json"
+        storage.write(key, text.encode())
+        reference = f"{execution.STORED_REQUEST_PREFIX}{key}"
+        try:
+            yield {"job_id": plan.job_id, "execution_request": reference}
+        except ExecutionError:
+            storage.delete(plan.job_id)
+            raise
+
+    def _labels(
+        self, plan: Plan, process: Process, web_process: str | None = None
+    ) -> dict[str, str]:
+        return run_labels(
+            process_id=plan.process_id,
+            result_media_type=plan.result_media_type,
+            result_storage=process.definition.result_storage,
+            web_process=web_process,
+            execution_request=None if process.flow else plan.request_text_without_inputs,
+            subscriber=plan.request["subscriber"],
+            output_urls=self.output_url
+            and {
+                output_id: self.output_url(plan.job_id, output_id)
+                for output_id in process.description["outputs"]
+            },
+        )
+
+    def _check_references(self, plan: Plan, process: Process) -> None:
+        """Refuse references before there is a job, where nobody could follow them."""
+        wants_reference = any(
+            output.transmission_mode is ProcessOutputTransmissionMode.REFERENCE
+            for output in plan.outputs.values()
+        )
+        if wants_reference and self.output_url is None:
+            storage = open_storage(process.definition.result_storage)
+            anywhere = StoredOutput(key=f"{plan.job_id}/outputs", media_type=plan.result_media_type)
+            if self._signed_url(storage, anywhere) is None:
+                raise InvalidRequest(
+                    "transmissionMode: this server hands out outputs by value only"
+                )
+
+    def _signed_url(self, storage: ResultStorage, output: StoredOutput) -> str | None:
+        if not self.configuration.sign_links:
+            return None
+        return storage.presigned_url(output.key, output.media_type)
+
+    def _storage(self, job: Job) -> ResultStorage:
+        return open_storage(self._storage_address(job))
+
+    def _storage_address(self, job: Job) -> str:
+        """Return where a job keeps its files: what its run says, if the configuration does too.
+
+        Whoever can write to the Prefect API could else have any file read, or removed.
+
+        Raises:
+            StorageError: The configuration does not name it (any more).
+        """
+        default = self.configuration.result_storage_address
+        address = job.result_storage or self._process_storage_address(job.process_id) or default
+        discover = self.configuration.discover
+        discovered = discover and discover.result_storage
+        if address in (default, discovered, *self.configuration.former_result_storages) or any(
+            address == self._process_storage_address(process_id) for process_id in self.processes
+        ):
+            return address
+        logger.error(
+            "job %s keeps its files at %s, which is no result storage of this configuration; "
+            "former ones are listed under server.manager.former_result_storages",
+            job.job_id,
+            address,
+        )
+        raise StorageError(
+            f"job {job.job_id} keeps its files in a storage that this server does not use"
+        )
+
+    def _process_storage_address(self, process_id: str) -> str | None:
+        try:
+            return self.process(process_id).definition.result_storage
+        except UnknownProcess:
+            return None
+
+    def _delete_prefect_result(self, job: Job) -> None:
+        """Remove what Prefect has kept: a value that was returned, or an exception."""
+        existing = self._existing_deployment_of(job)
+        deployment = existing[0] if existing else DeploymentConfiguration()
+        # what we may not read is not ours to remove either, and its block may be gone
+        with contextlib.suppress(ResultMissing, ResultUnreadable, ConfigurationError):
+            find_result(job, deployment, self._storage_address(job)).delete(job)
+
+    def _existing_deployment_of(
+        self, job: Job
+    ) -> tuple[DeploymentConfiguration, Mapping[str, Any]] | None:
+        """Return configuration and declared outputs for a job whose flow is not one of ours."""
+        try:
+            process = self.process(job.process_id)
+        except UnknownProcess:
+            # the process is gone, and what the job stored is still there
+            return None if job.runs_our_flow else (DeploymentConfiguration(), {})
+        if process.flow is not None:
+            return None
+        return process.configuration.deployment, process.description["outputs"]
+
+    def _output(
+        self,
+        job: Job,
+        storage: ResultStorage,
+        output_id: str,
+        found: StoredOutput | tuple[bytes, str],
+    ) -> Output:
+        def url() -> str:
+            address = None
+            if isinstance(found, StoredOutput):
+                address = self._signed_url(storage, found)
+            if address is None and self.output_url is not None:
+                address = self.output_url(job.job_id, output_id)
+            if address is None:
+                raise InvalidRequest("this server hands out outputs by value only")
+            return address
+
+        content: Content
+        if isinstance(found, StoredOutput):
+            content, media_type = StoredContent(storage, found.key), found.media_type
+        else:
+            content, media_type = HeldContent(found[0]), found[1]
+        return Output(output_id=output_id, media_type=media_type, content=content, url=url)
+
+
+def manager_of_commands(config_path: Path) -> PrefectManager:
+    """Return a manager for a command, which does nothing but what it is told to.
+
+    Raises:
+        ConfigurationError: The configuration cannot be used.
+    """
+    configuration = load_configuration(config_path)
+    definition = configuration.manager.model_dump(mode="json")
+    gateway = ApiGateway()
+    return PrefectManager({**definition, "processes": configuration.process_resources}, gateway)
+
+
+def _accepted(job: Job) -> ExecutionAnswer:
+    # pygeoapi sends a statusInfo only where this header says that it answers asynchronously
+    headers = {PREFERENCE_APPLIED: "respond-async", "Content-Type": "application/json"}
+    return job.job_id, "application/json", None, PygeoapiJobStatus.accepted, headers
+
+
+def require_successful(job: Job) -> None:
+    """Raise why a job has no results, if it has none; see `PrefectManager.result`."""
+    match job.status:
+        case JobStatus.accepted | JobStatus.running:
+            raise ResultNotReady(f"job {job.job_id} is {job.status}; it has no results yet")
+        case JobStatus.failed if job.error_name in CLIENTS_ERRORS:
+            raise JobRefused(f"job {job.job_id} failed: {job.message}")
+        case JobStatus.failed:
+            raise JobFailed(f"job {job.job_id} failed: {job.message}")
+        case JobStatus.dismissed:
+            raise JobWasDismissed(f"job {job.job_id} was dismissed")
+
+
+def _job_dict(job: Job) -> dict[str, Any]:
+    """Return a job as pygeoapi's API layer reads it.
+
+    pygeoapi sorts the page by ``started``, which therefore is never null: a job that waits
+    has the time of its creation there.
+    """
+    return {
+        "type": "process",
+        "identifier": job.job_id,
+        "process_id": job.process_id,
+        "status": job.status.value,
+        "message": job.message,
+        "progress": job.progress,
+        "created": rfc3339(job.created),
+        "started": rfc3339(job.started or job.created),
+        "finished": job.finished and rfc3339(job.finished),
+        "updated": rfc3339(job.updated),
+        "mimetype": job.result_media_type,
+    }
+
+
+def _inputs_text(job: Job) -> str | None:
+    """Return the inputs for pygeoapi's job page, which parses JSON text, if the run has them."""
+    if job.execution_request is None or job.execution_request.startswith(
+        execution.STORED_REQUEST_PREFIX
+    ):
+        return None
+    request = execution.parse_request(job.execution_request)
+    inputs = request.get("inputs")
+    if inputs is None:
+        inputs = execution.inputs_in_parameters(request, job.parameters)
+    return json.dumps(inputs)

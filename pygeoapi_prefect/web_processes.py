@@ -1,0 +1,130 @@
+"""Web processes that run jobs: what tells one from all others, and which of them are gone.
+
+The Prefect server would take a job for running as long as nobody says otherwise, so each
+web process looks after the jobs of all of them.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import threading
+import time
+import uuid
+from typing import Final, Self
+
+import psutil
+
+from pygeoapi_prefect.background import start_thread
+from pygeoapi_prefect.errors import BackendUnavailable, JobNotFound
+from pygeoapi_prefect.gateway import PrefectGateway
+from pygeoapi_prefect.os_processes import is_same_process, started_at, this_machine
+
+logger = logging.getLogger(__name__)
+
+PULSE_SECONDS: Final = 20.0
+"""Between the signs of life that a web process leaves with each of its jobs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WebProcess:
+    """A process, among those of all machines at all times.
+
+    Attributes:
+        machine: Within what the number means it.
+        number: The operating system's number of it.
+        started: When it started, in seconds since 1970.
+    """
+
+    machine: str
+    number: int
+    started: float
+
+    @classmethod
+    def own(cls) -> Self:
+        """Return this process."""
+        process = psutil.Process(os.getpid())
+        return cls(this_machine(), process.pid, process.create_time())
+
+    @classmethod
+    def parse(cls, label: str) -> Self:
+        """Read a label that `own` has."""
+        machine, number, started = label.rsplit(":", 2)
+        return cls(machine, int(number), float(started))
+
+    @property
+    def label(self) -> str:
+        """What runs of its jobs are labelled with."""
+        return f"{self.machine}:{self.number}:{self.started:.2f}"
+
+    @property
+    def is_alive(self) -> bool | None:
+        """Whether it goes on; None where that cannot be seen from here."""
+        if self.machine != this_machine():
+            return None
+        return is_same_process(self.started, started_at(self.number))
+
+
+class OrphanWatch:
+    """Marks jobs failed whose web process is gone.
+
+    One of this machine is gone when there is no such process. One elsewhere is when its jobs
+    show no sign of life any more, while this process saw the Prefect API answer all the time:
+    without that, no sign could have come. Nobody's clock matters.
+
+    Args:
+        gateway: The Prefect server.
+    """
+
+    LOOK_SECONDS: Final = 30.0
+    SILENCE_SECONDS: Final = 6 * PULSE_SECONDS
+    """For how long a process elsewhere shows no sign of life until it counts as gone."""
+
+    def __init__(self, gateway: PrefectGateway) -> None:
+        self._gateway = gateway
+        self._lock = threading.Lock()
+        self._process_id: int | None = None
+        self._heard: dict[uuid.UUID, tuple[str | None, float]] = {}
+
+    def start(self) -> None:
+        """Start to look from time to time, in a thread of this process, unless it runs."""
+        with self._lock:
+            # threads do not survive a fork
+            if self._process_id == os.getpid():
+                return
+            self._process_id = os.getpid()
+        start_thread(self._run, name="orphaned-jobs", daemon=True)
+
+    def look(self, now: float) -> None:
+        """Mark jobs failed whose process is known to be gone by now.
+
+        Args:
+            now: Seconds of a clock that is never set.
+
+        Raises:
+            BackendUnavailable: The Prefect server does not answer.
+        """
+        heard_before, self._heard = self._heard, {}
+        heard = {}
+        for job in self._gateway.web_jobs():
+            before = heard_before.get(job.flow_run_id)
+            since = now if before is None or before[0] != job.web_pulse else before[1]
+            is_alive = WebProcess.parse(job.web_process or "::0").is_alive
+            if is_alive is False or (is_alive is None and now - since >= self.SILENCE_SECONDS):
+                logger.warning("job %s: its web process %s is gone", job.job_id, job.web_process)
+                with contextlib.suppress(JobNotFound):  # removed meanwhile
+                    self._gateway.crash(job, "The web server process that ran the job has ended")
+            else:
+                heard[job.flow_run_id] = (job.web_pulse, since)
+        self._heard = heard
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(self.LOOK_SECONDS):
+            try:
+                self.look(time.monotonic())
+            except BackendUnavailable:
+                continue  # logged where it happened; the next look may succeed
+            except Exception:
+                # nobody listens to this thread
+                logger.exception("orphaned jobs could not be looked for")
