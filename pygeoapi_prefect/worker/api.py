@@ -1,0 +1,405 @@
+"""The calls of the worker to the Prefect API.
+
+One place decides what an API that is away means: polling fails at once and is tried
+again by its loop; what has to arrive, the end of a run, is kept and repeated.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterNextScheduledStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+    WorkQueueFilter,
+    WorkQueueFilterName,
+)
+from prefect.client.schemas.objects import Flow, FlowRun, State, StateType, WorkerStatus
+from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
+from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
+from prefect.exceptions import Abort, ObjectNotFound, Pause
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Pending
+from prefect.types import DateTime
+from prefect.utilities.engine import propose_state
+
+from pygeoapi_prefect.worker.decisions import Owner, find_owner, find_replaced
+
+PAGE_SIZE = 200
+DEPLOYMENTS_AT_MOST = 50
+RETRY_SECONDS = 1.0
+# A run that starts later than this is looked for again in time
+HORIZON_SECONDS = 60.0
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether an error means that the API is away, not that it refused something."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+    return isinstance(error, httpx.TransportError)
+
+
+class RunsApi:
+    """The flow runs of one work pool.
+
+    Args:
+        client: open for as long as this is used.
+        work_pool: name of the pool.
+        work_queues: names of the queues to serve; empty for all of the pool.
+        outage_seconds: how long the end of a run is kept for an API that is away.
+        logger: of the worker.
+    """
+
+    def __init__(
+        self,
+        client: PrefectClient,
+        *,
+        work_pool: str,
+        work_queues: Collection[str],
+        outage_seconds: float,
+        logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
+    ) -> None:
+        self._client = client
+        self._work_pool = work_pool
+        self._work_queues = sorted(work_queues)
+        self._outage_seconds = outage_seconds
+        self._logger = logger
+        self._flows: dict[UUID, Flow] = {}
+        self._deployments: dict[UUID, tuple[float, DeploymentResponse]] = {}
+        self._deployment_locks: dict[UUID, asyncio.Lock] = {}
+
+    async def read_due_runs(self, limit: int) -> list[FlowRun]:
+        """Runs to start now, in order of priority, as far as the limits of the pool allow.
+
+        Prefect also notes that the queues are served, which writes to its database.
+
+        Args:
+            limit: how many at most; no more than `PAGE_SIZE`.
+        """
+        wanted = {
+            "work_queue_names": self._work_queues,
+            "scheduled_before": datetime.now(UTC).isoformat(),
+            "limit": limit,
+        }
+        try:
+            # the client's own method has no limit
+            response = await self._client.request(
+                "POST",
+                "/work_pools/{name}/get_scheduled_flow_runs",
+                path_params={"name": self._work_pool},
+                json=wanted,
+            )
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == httpx.codes.NOT_FOUND:
+                # the pool was deleted; the worker makes it again when it next reports itself
+                return []
+            raise
+        return [
+            entry.flow_run for entry in WorkerFlowRunResponse.model_validate_list(response.json())
+        ]
+
+    async def read_scheduled_runs(self, limit: int) -> list[FlowRun] | None:
+        """Runs to start now, in the order of their times; None where that is not all there is.
+
+        Costs a third of `read_due_runs` and writes nothing, but knows nothing of limits, pauses
+        and priorities.
+
+        Args:
+            limit: how many at most; no more than `PAGE_SIZE`.
+        """
+        runs = await self._client.read_flow_runs(
+            flow_run_filter=self._scheduled_before(datetime.now(UTC)),
+            work_pool_filter=self._pool_filter(),
+            work_queue_filter=self._queue_filter(),
+            sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
+            limit=limit,
+        )
+        # others are retried by the processes that they run in
+        free = [run for run in runs if run.empirical_policy.retry_type != "in_process"]
+        return None if len(free) < len(runs) == limit else free
+
+    async def read_next_start(self) -> datetime | None:
+        """When the next run of the pool is to start; None where none is near.
+
+        Writes nothing. Knows nothing of limits and pauses.
+        """
+        horizon = datetime.fromtimestamp(time.time() + HORIZON_SECONDS, UTC)
+        runs = await self._client.read_flow_runs(
+            flow_run_filter=self._scheduled_before(horizon),
+            work_pool_filter=self._pool_filter(),
+            work_queue_filter=self._queue_filter(),
+            sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
+            limit=1,
+        )
+        return runs[0].next_scheduled_start_time if runs else None
+
+    async def read_run(self, flow_run_id: UUID) -> FlowRun | None:
+        """The run as it is now; None where it was deleted."""
+
+        async def read() -> FlowRun:
+            return await self._client.read_flow_run(flow_run_id)
+
+        return await self._make_sure(read)
+
+    async def read_deployments(self) -> list[DeploymentResponse]:
+        """Some deployments of the pool, to import their flows ahead of jobs."""
+        return await self._client.read_deployments(
+            work_pool_filter=self._pool_filter(),
+            sort=DeploymentSort.UPDATED_DESC,
+            limit=DEPLOYMENTS_AT_MOST,
+        )
+
+    async def read_deployment(
+        self, deployment_id: UUID, *, not_before: float
+    ) -> DeploymentResponse | None:
+        """The deployment as it was at or after `not_before`; None where it was deleted.
+
+        Args:
+            deployment_id: of the deployment.
+            not_before: as from `time.monotonic`, when the worker learned of the run: a
+                run sees what was deployed before it, and many runs share one call.
+        """
+        lock = self._deployment_locks.setdefault(deployment_id, asyncio.Lock())
+        async with lock:
+            read_at, deployment = self._deployments.get(deployment_id, (-1.0, None))
+            if deployment is not None and read_at >= not_before:
+                return deployment
+            read_at = time.monotonic()
+            try:
+                deployment = await self._client.read_deployment(deployment_id)
+            except ObjectNotFound:
+                self._deployments.pop(deployment_id, None)
+                return None
+            self._deployments[deployment_id] = read_at, deployment
+            return deployment
+
+    async def read_flow(self, flow_id: UUID) -> Flow:
+        """The flow of that id; it never changes."""
+        if flow_id not in self._flows:
+            self._flows[flow_id] = await self._client.read_flow(flow_id)
+        return self._flows[flow_id]
+
+    async def claim(self, flow_run: FlowRun, owner: Owner) -> State[Any] | None:
+        """Take a run for `owner`; None where it is not there to be taken.
+
+        The message of the state says whose it is, so that there is no moment in which a
+        run belongs to nobody.
+
+        Args:
+            flow_run: as it was listed. Where it is not in that state any more, nothing
+                is claimed.
+            owner: this worker.
+        """
+        pending: State[Any] = Pending(message=f"Claimed by worker {owner.worker!r} ({owner})")
+        try:
+            state = await propose_state(self._client, pending, flow_run_id=flow_run.id)
+        except (Abort, Pause, ObjectNotFound) as refusal:
+            self._logger.debug("Flow run %s is not ours: %s", flow_run.id, refusal)
+            return None
+        if await self._came_too_late(flow_run, state):
+            self._logger.info("Flow run %s was not waiting any more: left as it was", flow_run.id)
+            return None
+        if not state.is_pending():
+            self._logger.info(
+                "Flow run %s does not start now; Prefect answers %s", flow_run.id, state.name
+            )
+            return None
+        return state
+
+    async def _came_too_late(self, listed: FlowRun, state: State[Any]) -> bool:
+        """Undo a claim that met another state than the listed one; whether it did.
+
+        Prefect lets runs that have ended become pending, and scheduled or cancelled where
+        a limit of their deployment is reached. The time for which a run is scheduled tells
+        its states apart: Prefect copies it into the pending state.
+        """
+        scheduled_for = listed.next_scheduled_start_time
+        if state.is_pending() and state.state_details.scheduled_time == scheduled_for:
+            return False
+
+        def was_another(replaced: State[Any]) -> bool:
+            return replaced.is_final() or (
+                replaced.is_scheduled() and replaced.state_details.scheduled_time != scheduled_for
+            )
+
+        return await self._undo(listed.id, state, where=was_another)
+
+    async def _undo(
+        self, flow_run_id: UUID, state: State[Any], *, where: Callable[[State[Any]], bool]
+    ) -> bool:
+        """Set again what `state` took the place of, if `where` says so; whether it did."""
+
+        async def undo() -> bool:
+            states = await self._client.read_flow_run_states(flow_run_id)
+            replaced = find_replaced(state, [other for other in states if other.id != state.id])
+            if replaced is None or not where(replaced):
+                return False
+            run = await self._client.read_flow_run(flow_run_id)
+            if run.state_id == state.id:
+                fields = {"type", "name", "message", "data", "state_details"}
+                # the client's own method leaves out where the result is
+                await self._client.request(
+                    "POST",
+                    "/flow_runs/{id}/set_state",
+                    path_params={"id": flow_run_id},
+                    json={"state": replaced.model_dump(mode="json", include=fields), "force": True},
+                )
+            return True
+
+        return bool(await self._make_sure(undo))
+
+    async def name_infrastructure(self, flow_run_id: UUID, owner: Owner) -> None:
+        """Say which process runs the flow."""
+        await self._client.update_flow_run(flow_run_id, infrastructure_pid=str(owner))
+
+    async def crash(
+        self, flow_run_id: UUID, message: str, *, only_in_state: UUID | None = None
+    ) -> State[Any] | None:
+        """End a run as crashed; None where it has ended otherwise or was deleted."""
+
+        async def propose() -> State[Any] | None:
+            if only_in_state is not None:
+                run = await self._client.read_flow_run(flow_run_id)
+                if run.state_id != only_in_state:
+                    return None
+            state = await propose_state(
+                self._client, Crashed(message=message), flow_run_id=flow_run_id
+            )
+            return state if state.is_crashed() else None
+
+        return await self._make_sure(propose)
+
+    async def cancel(self, flow_run_id: UUID, message: str) -> None:
+        """End a run as cancelled, unless it has ended."""
+
+        async def force() -> None:
+            run = await self._client.read_flow_run(flow_run_id)
+            if run.state is not None and not run.state.is_final():
+                cancelled: State[Any] = Cancelled(message=message)
+                await self._client.set_flow_run_state(flow_run_id, cancelled, force=True)
+
+        await self._make_sure(force)
+
+    async def run_again(
+        self, flow_run_id: UUID, message: str, *, only_in_state: UUID | None = None
+    ) -> None:
+        """Give a run back to its queue, unless it has ended."""
+
+        async def reschedule() -> None:
+            run = await self._client.read_flow_run(flow_run_id)
+            if run.state is None or run.state.is_final() or run.state.is_cancelling():
+                return
+            if only_in_state not in (None, run.state.id):
+                return
+            if run.state.is_pending() and await self._undo(
+                flow_run_id, run.state, where=State.is_final
+            ):
+                # whoever claimed it after its end did not get to undo that
+                return
+            policy = run.empirical_policy
+            if policy.retry_type == "in_process":
+                # Prefect hides such runs from workers: their process was to retry them
+                policy = policy.model_copy(update={"retry_type": "reschedule"})
+                await self._client.update_flow_run(flow_run_id, empirical_policy=policy)
+            state = await propose_state(
+                self._client, AwaitingRetry(message=message), flow_run_id=flow_run_id
+            )
+            # it may have ended since it was read
+            await self._undo(flow_run_id, state, where=State.is_final)
+
+        await self._make_sure(reschedule)
+
+    async def read_ended_from_outside(self, flow_run_ids: Collection[UUID]) -> list[FlowRun]:
+        """Those of the runs that somebody cancels or has cancelled."""
+        return await self._client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                id=FlowRunFilterId(any_=list(flow_run_ids)),
+                state=FlowRunFilterState(
+                    type=FlowRunFilterStateType(any_=[StateType.CANCELLING, StateType.CANCELLED]),
+                ),
+            ),
+            sort=FlowRunSort.ID_DESC,
+        )
+
+    async def read_unfinished_runs(self) -> list[FlowRun]:
+        """Runs of the pool that some worker has claimed and that have not ended."""
+        by_type = FlowRunFilterState(
+            type=FlowRunFilterStateType(
+                any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+            )
+        )
+        # its process waits to run it again, and Prefect gives it to no other
+        by_name = FlowRunFilterState(name=FlowRunFilterStateName(any_=["AwaitingRetry"]))
+        claimed = await self._read_all(FlowRunFilter(state=by_type))
+        waiting = await self._read_all(FlowRunFilter(state=by_name))
+        return claimed + [run for run in waiting if run.empirical_policy.retry_type == "in_process"]
+
+    async def read_last_claim(self, flow_run_id: UUID) -> Owner | None:
+        """Who claimed the run last, from the history of its states."""
+        states = await self._client.read_flow_run_states(flow_run_id)
+        pending = [state for state in states if state.type == StateType.PENDING]
+        newest = max(pending, key=lambda state: state.timestamp, default=None)
+        return find_owner(newest.message) if newest else None
+
+    async def read_online_workers(self) -> frozenset[str]:
+        """Names of the pool's workers that Prefect hears from."""
+        workers = await self._client.read_workers_for_work_pool(
+            self._work_pool, offset=0, limit=PAGE_SIZE
+        )
+        return frozenset(worker.name for worker in workers if worker.status == WorkerStatus.ONLINE)
+
+    def _scheduled_before(self, moment: datetime) -> FlowRunFilter:
+        return FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+            next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(
+                before_=DateTime.fromtimestamp(moment.timestamp(), UTC)
+            ),
+        )
+
+    def _queue_filter(self) -> WorkQueueFilter | None:
+        if not self._work_queues:
+            return None
+        return WorkQueueFilter(name=WorkQueueFilterName(any_=self._work_queues))
+
+    def _pool_filter(self) -> WorkPoolFilter:
+        return WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool]))
+
+    async def _read_all(self, flow_run_filter: FlowRunFilter) -> list[FlowRun]:
+        found: list[FlowRun] = []
+        while True:
+            page = await self._client.read_flow_runs(
+                flow_run_filter=flow_run_filter,
+                work_pool_filter=self._pool_filter(),
+                sort=FlowRunSort.ID_DESC,
+                limit=PAGE_SIZE,
+                offset=len(found),
+            )
+            found += page
+            if len(page) < PAGE_SIZE:
+                return found
+
+    async def _make_sure[T](self, call: Callable[[], Awaitable[T]]) -> T | None:
+        give_up_at = time.monotonic() + self._outage_seconds
+        while True:
+            try:
+                return await call()
+            except Abort as refusal:
+                self._logger.debug("Prefect refuses a state: %s", refusal)
+                return None
+            except ObjectNotFound:
+                return None
+            except httpx.HTTPError as error:
+                if not is_outage(error) or time.monotonic() > give_up_at:
+                    raise
+            await asyncio.sleep(RETRY_SECONDS)

@@ -1,0 +1,343 @@
+"""One claimed flow run, from its claim until Prefect knows how it ended."""
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from os.path import isdir
+from typing import Any
+
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.logging.loggers import PrefectLogAdapter
+from prefect.states import Cancelling
+
+from pygeoapi_prefect.os_processes import started_at
+from pygeoapi_prefect.prefect_private import Intent, explain_exit_code
+from pygeoapi_prefect.worker.api import RunsApi
+from pygeoapi_prefect.worker.configuration import PygeoapiJobConfiguration
+from pygeoapi_prefect.worker.decisions import (
+    PROCESS_VARIABLE,
+    Owner,
+    Start,
+    StartPlan,
+    plan_start,
+    why_replace,
+)
+from pygeoapi_prefect.worker.messages import (
+    Died,
+    Done,
+    FlowSource,
+    HookJob,
+    Interrupt,
+    Job,
+    Stale,
+    Suspended,
+)
+from pygeoapi_prefect.worker.pool import WarmPool
+from pygeoapi_prefect.worker.process import CommandProcess, JobProcess
+from pygeoapi_prefect.worker.settings import PygeoapiWorkerSettings
+
+EXIT_BY_KILL = -9
+
+
+class _Interrupted(Exception):
+    """The run was cancelled or handed back before it had a process."""
+
+
+@dataclass(eq=False)
+class Claim:
+    """A run that this worker has claimed, or is about to.
+
+    Attributes:
+        flow_run: as the server gave it.
+        known_since: as from `time.monotonic`.
+        process: that runs the flow; None before it starts.
+        interrupted: what becomes of the run where somebody ends it early.
+    """
+
+    flow_run: FlowRun
+    known_since: float
+    process: JobProcess | CommandProcess | None = None
+    intent: Intent | None = None
+    interrupted: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+    def suspend(self, state: State[Any]) -> None:
+        """Tell the flow that it was suspended from outside."""
+        if isinstance(self.process, JobProcess):
+            self.process.tell(Suspended(self.flow_run.id, state))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is needed to start a run.
+
+    Attributes:
+        plan: how its process comes about.
+        job: for the process; its owner does not name the process yet.
+        command: to run instead; None as a rule.
+        absent_directory: in which it cannot run, as it is on another machine.
+    """
+
+    plan: StartPlan
+    job: Job
+    command: str | None
+    absent_directory: str | None = None
+
+
+def prepare(
+    flow_run: FlowRun,
+    deployment: DeploymentResponse | None,
+    configuration: PygeoapiJobConfiguration,
+    *,
+    worker_environment: dict[str, str],
+    owner: Owner,
+) -> Prepared:
+    """Turn a run, its deployment and its job variables into a job.
+
+    Raises:
+        ValueError: the deployment names no flow.
+    """
+    entrypoint = deployment.entrypoint if deployment is not None else None
+    command = configuration.configured_command
+    if entrypoint is None and command is None:
+        raise ValueError("its deployment has no entrypoint")
+    environment = configuration.environment()
+    working_directory = str(configuration.working_dir) if configuration.working_dir else None
+    absent_directory = None
+    if working_directory and PROCESS_VARIABLE in environment and not isdir(working_directory):
+        # `deploy` has set its own; code that is installed does not need it
+        absent_directory, working_directory = working_directory, None
+    plan = plan_start(
+        entrypoint=entrypoint or "",
+        pull_steps=(deployment.pull_steps if deployment is not None else None) or [],
+        environment=environment,
+        worker_environment=worker_environment,
+        working_directory=working_directory,
+        command=command,
+    )
+    source = FlowSource(
+        entrypoint=entrypoint or "",
+        environment=environment,
+        directory=plan.profile.directory if plan.start is Start.WARM else None,
+        from_storage=plan.start is not Start.WARM,
+    )
+    job = Job(flow_run, source, working_directory, str(owner), configuration.stream_output)
+    return Prepared(plan, job, command, absent_directory)
+
+
+class RunExecutor:
+    """Runs claimed flow runs in processes, and tells Prefect how they end.
+
+    Args:
+        api: of the work pool.
+        pool: of the processes.
+        settings: of the worker.
+        owner: this worker.
+        run_logger: makes the logger of a flow run.
+    """
+
+    def __init__(
+        self,
+        *,
+        api: RunsApi,
+        pool: WarmPool,
+        settings: PygeoapiWorkerSettings,
+        owner: Owner,
+        run_logger: Callable[[FlowRun], PrefectLogAdapter],
+    ) -> None:
+        self._api = api
+        self._pool = pool
+        self._settings = settings
+        self._owner = owner
+        self._run_logger = run_logger
+
+    async def execute(self, claim: Claim, prepared: Prepared) -> int:
+        """Run a claimed flow run and report its end; returns the exit code of its process."""
+        logger = self._run_logger(claim.flow_run)
+        plan = prepared.plan
+        if plan.start is not Start.WARM:
+            logger.info("Flow run starts %s: %s", plan.start, plan.reason)
+        if prepared.absent_directory is not None:
+            logger.warning(
+                "There is no directory %s on this machine: the job runs in a temporary one",
+                prepared.absent_directory,
+            )
+        try:
+            if prepared.command is not None:
+                outcome = await self._run_command(claim, prepared.job, prepared.command)
+                loaded = None
+            else:
+                outcome, loaded = await self._run_in_process(claim, prepared)
+        except _Interrupted:
+            await self._conclude_interrupted(claim, prepared.job, hooks=False)
+            return EXIT_BY_KILL
+        if claim.intent is not None:
+            hooks = loaded is not None and loaded.cancellation_hooks
+            await self._conclude_interrupted(claim, prepared.job, hooks=hooks)
+        elif outcome.exit_code != 0:
+            hooks = loaded is not None and loaded.crashed_hooks
+            await self._conclude_failure(claim, prepared.job, outcome, hooks=hooks)
+        return outcome.exit_code
+
+    async def interrupt(self, claim: Claim, intent: Intent) -> None:
+        """End a run early: ask its process, then kill it and all that it started."""
+        if claim.intent is not None:
+            return
+        claim.intent = intent
+        claim.interrupted.set()
+        process, task = claim.process, claim.task
+        if process is None or task is None:
+            return
+        process.interrupt(Interrupt(intent))
+        grace_over = asyncio.create_task(asyncio.sleep(self._settings.cancel_grace_seconds))
+        while claim.process is process and not grace_over.done():
+            await asyncio.wait({grace_over, task}, timeout=0.05)
+        grace_over.cancel()
+        if claim.process is process or isinstance(process, CommandProcess):
+            await process.kill()
+        else:
+            # the job ended by itself; what it started may not have
+            await process.kill_offspring()
+
+    async def _run_in_process(self, claim: Claim, prepared: Prepared) -> tuple[Done | Died, Any]:
+        plan, job = prepared.plan, prepared.job
+        while True:
+            process = await _unless_interrupted(
+                claim, self._pool.take(plan, job.source.environment), self._give_back_unused
+            )
+            claim.process = process
+            replace_because: str | None = "it was interrupted"
+            try:
+                owner = replace(self._owner, job=(process.pid, process.started))
+                outcome = await process.run(replace(job, owner=str(owner)))
+                process.jobs_done += 1
+                replace_because = self._why_replace(process, plan, outcome)
+            finally:
+                claim.process = None
+                if claim.intent is not None:
+                    replace_because = "its job was interrupted"
+                self._pool.give_back(process, replace_because=replace_because)
+            if isinstance(outcome, Stale):
+                # the next process imports it anew
+                continue
+            if plan.start is Start.WARM:
+                self._pool.remember(plan.profile, job.source)
+            if isinstance(outcome, Died):
+                # what the flow started lives on in the session of its process
+                await process.kill()
+            return outcome, process.loaded
+
+    def _why_replace(
+        self, process: JobProcess, plan: StartPlan, outcome: Done | Stale | Died
+    ) -> str | None:
+        if isinstance(outcome, Stale):
+            return f"{outcome.module} has changed"
+        if isinstance(outcome, Died):
+            return "it died"
+        if plan.start is not Start.WARM:
+            return "it was for one job"
+        return why_replace(
+            jobs_done=process.jobs_done,
+            resident_mib=outcome.resident_mib,
+            jobs_per_process=self._settings.jobs_per_process,
+            memory_limit_mib=self._settings.memory_limit_mib,
+        )
+
+    def _give_back_unused(self, process: JobProcess) -> None:
+        self._pool.give_back(process, replace_because=None)
+
+    async def _run_command(self, claim: Claim, job: Job, command: str) -> Done | Died:
+        await _unless_interrupted(
+            claim, self._pool.wait_for_place(), lambda _: self._pool.free_place()
+        )
+        try:
+            with tempfile.TemporaryDirectory(suffix="prefect") as temporary:
+                process = await CommandProcess.start(
+                    command,
+                    environment={**self._pool.environment, **job.source.environment},
+                    directory=job.working_directory or temporary,
+                    show_output=job.show_output,
+                )
+                claim.process = process
+                job_process = (process.pid, int(started_at(process.pid) or 0))
+                await self._api.name_infrastructure(
+                    claim.flow_run.id, replace(self._owner, job=job_process)
+                )
+                outcome = await process.wait()
+                await process.kill()
+                return await self._check_end(claim, outcome)
+        finally:
+            claim.process = None
+            self._pool.free_place()
+
+    async def _check_end(self, claim: Claim, outcome: Done | Died) -> Done | Died:
+        """A command may end well without having run the flow; nobody would end the run."""
+        run = await self._api.read_run(claim.flow_run.id)
+        if outcome.exit_code != 0 or run is None or run.state is None:
+            return outcome
+        if run.state.is_pending() or run.state.is_running():
+            return Done(1, "The command ended and left the flow run unfinished", 0.0)
+        return outcome
+
+    async def _conclude_interrupted(self, claim: Claim, job: Job, *, hooks: bool) -> None:
+        run_id = claim.flow_run.id
+        if claim.intent == "reschedule":
+            await self._api.run_again(run_id, "Handed back by a worker that stops.")
+            return
+        if hooks:
+            await self._run_hooks(HookJob(job, "cancellation", Cancelling()))
+        await self._api.cancel(run_id, "Flow run was cancelled and its process ended.")
+
+    async def _conclude_failure(
+        self, claim: Claim, job: Job, outcome: Done | Died, *, hooks: bool
+    ) -> None:
+        run_id = claim.flow_run.id
+        if isinstance(outcome, Died):
+            why = f"Process exited with status code: {outcome.exit_code}."
+            message = f"{why} {explain_exit_code(outcome.exit_code)}"
+        else:
+            message = outcome.explanation
+        logger = self._run_logger(claim.flow_run)
+        state = await self._api.crash(run_id, message)
+        if state is None:
+            return
+        logger.error("Reported flow run as crashed: %s", message)
+        if hooks:
+            await self._run_hooks(HookJob(job, "crashed", state))
+
+    async def _run_hooks(self, message: HookJob) -> None:
+        logger = self._run_logger(message.job.flow_run)
+        try:
+            process = await JobProcess.fork(())
+        except (ChildProcessError, TimeoutError, OSError) as error:
+            logger.error("Hooks could not run: %s", error)
+            return
+        try:
+            outcome = await process.run(message)
+            if not (isinstance(outcome, Done) and outcome.exit_code == 0):
+                logger.error("Hooks did not end well: %s", outcome)
+        finally:
+            await process.stop()
+
+
+async def _unless_interrupted[T](claim: Claim, waiting: "Any", undo: Callable[[T], None]) -> T:
+    """Await something unless the claim is interrupted first.
+
+    Raises:
+        _Interrupted: it was; what came nevertheless was undone.
+    """
+    task: asyncio.Task[T] = asyncio.ensure_future(waiting)
+    interrupted = asyncio.create_task(claim.interrupted.wait())
+    try:
+        await asyncio.wait({task, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        interrupted.cancel()
+    if not claim.interrupted.is_set():
+        return await task
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        undo(await task)
+    raise _Interrupted

@@ -1,0 +1,75 @@
+"""The job variables of a work pool of type `pygeoapi`, and what they come to for a run."""
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.schemas.objects import Flow, FlowRun, WorkPool
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorkerResult
+from pydantic import Field, PrivateAttr
+
+
+class PygeoapiVariables(BaseVariables):
+    """What a deployment, or a work pool for all of its deployments, may set."""
+
+    stream_output: bool = Field(
+        default=True,
+        description="Whether stdout and stderr of jobs go to those of the worker.",
+    )
+    working_dir: str | None = Field(
+        default=None,
+        title="Working Directory",
+        description="Absolute path of the directory to run jobs in. Default: a temporary "
+        "one for each job.",
+    )
+
+
+class PygeoapiJobConfiguration(BaseJobConfiguration):
+    """The job variables of one flow run."""
+
+    stream_output: bool = Field(default=True)
+    working_dir: Path | None = Field(default=None)
+
+    _configured_command: str | None = PrivateAttr(default=None)
+
+    @property
+    def configured_command(self) -> str | None:
+        """The command that somebody configured; `command` also holds Prefect's default."""
+        return self._configured_command
+
+    @classmethod
+    def _base_environment(cls) -> dict[str, str]:
+        """The settings of the worker, which its processes have already.
+
+        Prefect puts them together for each run, which takes 20 ms.
+        """
+        return {}
+
+    def prepare_for_flow_run(
+        self,
+        flow_run: FlowRun,
+        deployment: DeploymentResponse | None = None,
+        flow: Flow | None = None,
+        work_pool: WorkPool | None = None,
+        worker_name: str | None = None,
+        worker_id: UUID | None = None,
+    ) -> None:
+        """Fill in what depends on the flow run; called by the worker before it starts."""
+        self._configured_command = self.command
+        super().prepare_for_flow_run(
+            flow_run, deployment, flow, work_pool, worker_name, worker_id=worker_id
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The variables of the run, without those that the worker itself has."""
+        variables: dict[str, Any] = self.env
+        return {
+            **{name: value for name, value in variables.items() if value is not None},
+            # the worker does it: the process may be gone by then
+            "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
+        }
+
+
+class PygeoapiWorkerResult(BaseWorkerResult):
+    """How the process of a flow run ended."""

@@ -1,0 +1,173 @@
+"""Keeps warm processes and gives each job the one that suits it."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from pygeoapi_prefect.worker.decisions import Profile, Start, StartPlan
+from pygeoapi_prefect.worker.messages import FlowSource
+from pygeoapi_prefect.worker.process import JobProcess, start_fork_server
+
+# Flows of one profile that a new process imports before its first job
+PRELOADED_FLOWS_AT_MOST = 50
+
+
+class WarmPool:
+    """A fixed number of places for jobs, and processes that wait for them.
+
+    Args:
+        size: how many jobs may have a process at the same time.
+        environment: variables that every process starts with.
+        logger: of the worker.
+
+    Attributes:
+        environment: as given.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        environment: Mapping[str, str],
+        logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
+    ) -> None:
+        self._size = size
+        self.environment = environment
+        self._logger = logger
+        self._places = asyncio.Semaphore(size)
+        self._idle: list[JobProcess] = []
+        self._busy: set[JobProcess] = set()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._known_flows: dict[Profile, OrderedDict[str, FlowSource]] = {}
+        self._closed = False
+
+    @property
+    def has_free_place(self) -> bool:
+        """Whether a job would get a process without waiting for another one's end."""
+        return not self._places.locked()
+
+    def remember(self, profile: Profile, source: FlowSource) -> None:
+        """Import the flow in new processes of that profile, before they get jobs."""
+        flows = self._known_flows.setdefault(profile, OrderedDict())
+        key = repr((source.entrypoint, sorted(source.environment.items())))
+        flows[key] = source
+        flows.move_to_end(key)
+        while len(flows) > PRELOADED_FLOWS_AT_MOST:
+            flows.popitem(last=False)
+
+    async def start(self) -> None:
+        """Start the processes; returns when the first one can take a job.
+
+        Raises:
+            ChildProcessError: none could be started.
+        """
+        await asyncio.to_thread(start_fork_server, self.environment)
+        profile = max(
+            self._known_flows, key=lambda known: len(self._known_flows[known]), default=None
+        )
+        for _ in range(self._size):
+            self._begin_start(profile)
+        done, _ = await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def wait_for_place(self) -> None:
+        """Take a place for a job that brings its own process."""
+        await self._places.acquire()
+
+    def free_place(self) -> None:
+        """Leave a place taken with `wait_for_place`."""
+        self._places.release()
+
+    async def take(self, plan: StartPlan, environment: Mapping[str, str]) -> JobProcess:
+        """Wait for a place and return a process for it.
+
+        Raises:
+            ChildProcessError: no process could be started.
+        """
+        await self.wait_for_place()
+        try:
+            if plan.start is Start.COLD:
+                process = await JobProcess.spawn({**self.environment, **environment})
+            else:
+                process = await self._choose(None if plan.start is Start.FRESH else plan.profile)
+        except BaseException:
+            self._places.release()
+            raise
+        self._busy.add(process)
+        return process
+
+    def give_back(self, process: JobProcess, *, replace_because: str | None) -> None:
+        """Return a process after its job; give a reason to have it replaced."""
+        self._busy.discard(process)
+        self._places.release()
+        if replace_because is None and process.is_alive and not self._closed:
+            self._idle.append(process)
+            return
+        self._logger.debug("Process %s ends: %s", process.pid, replace_because or "it is gone")
+        self._end(process)
+        if not self._closed and self._count_warm() < self._size:
+            self._begin_start(process.profile)
+
+    async def close(self) -> None:
+        """End all processes. Jobs that still run are killed."""
+        self._closed = True
+        for task in self._starting:
+            task.cancel()
+        await asyncio.gather(*self._starting, return_exceptions=True)
+        for process in self._idle:
+            self._end(process)
+        self._idle.clear()
+        await asyncio.gather(*(process.kill() for process in self._busy))
+        await asyncio.gather(*self._ending)
+
+    async def _choose(self, profile: Profile | None) -> JobProcess:
+        while True:
+            process = self._pick_idle(profile)
+            if process is not None:
+                process.profile = profile
+                return process
+            if not self._starting:
+                if self._idle:
+                    self._end(self._idle.pop(0))
+                self._begin_start(None)
+            done, _ = await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                # where none starts, the job has to hear it; where one does, it is idle now
+                task.result()
+
+    def _pick_idle(self, profile: Profile | None) -> JobProcess | None:
+        self._idle = [process for process in self._idle if process.is_alive]
+        for wanted in dict.fromkeys((profile, None)):
+            for process in reversed(self._idle):
+                if process.profile == wanted:
+                    self._idle.remove(process)
+                    return process
+        return None
+
+    def _count_warm(self) -> int:
+        return len(self._idle) + len(self._busy) + len(self._starting)
+
+    def _begin_start(self, profile: Profile | None) -> None:
+        task = asyncio.create_task(self._start_one(profile))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        # the failure is logged where it happens, and raised where a job waits for it
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+
+    async def _start_one(self, profile: Profile | None) -> None:
+        flows = self._known_flows.get(profile) if profile is not None else None
+        try:
+            process = await JobProcess.fork(tuple(flows.values()) if flows else ())
+        except (ChildProcessError, TimeoutError, OSError) as error:
+            self._logger.error("A process for jobs could not be started: %s", error)
+            raise ChildProcessError("a process for jobs could not be started") from error
+        process.profile = profile if flows else None
+        self._idle.append(process)
+
+    def _end(self, process: JobProcess) -> None:
+        task = asyncio.create_task(process.stop() if process.is_alive else process.kill())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)

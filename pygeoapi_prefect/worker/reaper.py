@@ -1,0 +1,168 @@
+"""Ends the runs of workers that are gone."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection
+from uuid import UUID
+
+import httpx
+from prefect.client.schemas.objects import FlowRun, StateType
+
+from pygeoapi_prefect.os_processes import is_same_process, started_at
+from pygeoapi_prefect.worker.api import RunsApi
+from pygeoapi_prefect.worker.decisions import (
+    Owner,
+    Surroundings,
+    Verdict,
+    find_owner,
+    is_gone,
+    judge_orphan,
+)
+from pygeoapi_prefect.worker.process import kill_session
+
+GONE = "The worker that ran it is gone."
+# Workers report themselves every 30 s, also the first time after the API was away
+ABSENCE_SECONDS = 45.0
+
+
+class Absences:
+    """Since when workers of other machines have been offline, as this one saw it.
+
+    After the Prefect API was away all workers are offline to it, and yet none is gone:
+    each gets the time to report itself while this one can see it.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def end(self, online: Collection[str]) -> None:
+        """Forget the absence of workers that are online."""
+        self._since = {name: at for name, at in self._since.items() if name not in online}
+
+    def forget(self) -> None:
+        """Begin anew: there was a time in which nothing could be seen."""
+        self._since.clear()
+
+    def lasts(self, worker: str, now: float) -> bool:
+        """Whether a worker that is offline at `now` (as from `time.monotonic`) stays away."""
+        return now - self._since.setdefault(worker, now) >= ABSENCE_SECONDS
+
+
+class Reaper:
+    """Looks for claimed runs that nobody works on.
+
+    Args:
+        api: of the work pool.
+        me: this worker.
+        is_mine: whether this worker works on the run of that id.
+        logger: of the worker.
+    """
+
+    def __init__(
+        self,
+        *,
+        api: RunsApi,
+        me: Owner,
+        is_mine: Callable[[UUID], bool],
+        logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
+    ) -> None:
+        self._api = api
+        self._me = me
+        self._is_mine = is_mine
+        self._logger = logger
+        self._absences = Absences()
+
+    async def reap(self) -> int:
+        """End or reschedule every run whose worker is gone; returns how many there were.
+
+        Raises:
+            httpx.HTTPError: the Prefect API is away, or refuses something.
+        """
+        try:
+            return await self._reap_all()
+        except httpx.HTTPError:
+            self._absences.forget()
+            raise
+
+    async def _reap_all(self) -> int:
+        unfinished = [run for run in await self._api.read_unfinished_runs() if run.state]
+        suspects = [run for run in unfinished if not self._is_mine(run.id)]
+        if not suspects:
+            self._absences.forget()
+            return 0
+        online = await self._api.read_online_workers()
+        self._absences.end(online)
+        reaped = 0
+        for run in suspects:
+            reaped += await self._reap_one(run.id, online)
+        return reaped
+
+    async def _reap_one(self, flow_run_id: UUID, online: frozenset[str]) -> bool:
+        # the run may have ended, and another worker may have claimed it, since it was listed
+        run = await self._api.read_run(flow_run_id)
+        if run is None or run.state is None or run.state.is_final() or self._is_mine(run.id):
+            return False
+        owner = await self._find_owner(run)
+        if owner is None or not self._is_gone(owner, online):
+            return False
+        # a run that ended meanwhile would be left alone, but a process must not be
+        await self._end_processes(owner)
+        verdict = judge_orphan(
+            state=run.state.type.value,
+            has_started=run.state.type in (StateType.RUNNING, StateType.CANCELLING),
+            run_count=run.run_count,
+            retries=run.empirical_policy.retries,
+        )
+        self._logger.warning(
+            "Worker %r is gone: flow run %s will %s", owner.worker, run.id, verdict.value
+        )
+        await self._execute(verdict, run.id, run.state.id)
+        return True
+
+    async def _find_owner(self, run: FlowRun) -> Owner | None:
+        """Who claimed the run, and which process ran it, as far as is known."""
+        named = find_owner(run.infrastructure_pid)
+        if run.state is not None and run.state.type is StateType.PENDING:
+            claimed: Owner | None = find_owner(run.state.message)
+        elif named is not None and named.same_worker_process(self._me):
+            # the newest that can be: nobody has it but this worker
+            return named
+        else:
+            claimed = await self._api.read_last_claim(run.id)
+        if claimed is None:
+            return named
+        if named is not None and named.same_worker_process(claimed):
+            return named
+        return claimed
+
+    def _is_gone(self, owner: Owner, online: frozenset[str]) -> bool:
+        if owner.same_worker_process(self._me):
+            # claimed in a call whose answer got lost, so that nobody started it
+            return True
+        if owner.worker not in online and not self._absences.lasts(owner.worker, time.monotonic()):
+            online |= {owner.worker}
+        started = started_at(owner.pid) if owner.machine == self._me.machine else None
+        surroundings = Surroundings(
+            me=self._me,
+            started_by_pid={} if started is None else {owner.pid: started},
+            online_workers=online,
+        )
+        return is_gone(owner, surroundings)
+
+    async def _end_processes(self, owner: Owner) -> None:
+        if owner.machine != self._me.machine or owner.job is None:
+            return
+        pid, started = owner.job
+        now_started = started_at(pid)
+        if now_started is None or is_same_process(started, now_started):
+            await asyncio.to_thread(kill_session, pid)
+
+    async def _execute(self, verdict: Verdict, flow_run_id: UUID, state_id: UUID) -> None:
+        # another worker may judge the same run at the same time
+        if verdict is Verdict.RUN_AGAIN:
+            await self._api.run_again(flow_run_id, GONE, only_in_state=state_id)
+        elif verdict is Verdict.CANCEL:
+            await self._api.cancel(flow_run_id, "Flow run was cancelled; its worker is gone.")
+        else:
+            await self._api.crash(flow_run_id, GONE, only_in_state=state_id)
