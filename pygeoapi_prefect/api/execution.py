@@ -1,0 +1,107 @@
+"""Execution of processes (/req/core/process-execute-op)."""
+
+from typing import Any
+
+from pydantic_core import from_json
+from pygeoapi.api import API
+
+from pygeoapi_prefect.api.answers import Answer
+from pygeoapi_prefect.api.job_pages import results_page
+from pygeoapi_prefect.api.jobs import accepted_answer
+from pygeoapi_prefect.api.problems import error_answer
+from pygeoapi_prefect.api.request import Preferences, Request
+from pygeoapi_prefect.api.results import result_answer
+from pygeoapi_prefect.api.service import job_url, manager_of
+from pygeoapi_prefect.errors import InvalidRequest, ResultUnavailable
+from pygeoapi_prefect.jobs import Job
+from pygeoapi_prefect.schemas import JobStatus, RequestedProcessExecutionMode
+
+_SUBSCRIBER_MEMBERS = ("successUri", "inProgressUri", "failedUri")
+
+
+def execute(api: API, request: Request, process_id: str) -> Answer:
+    """Execute a process, and return its result, or its job if that goes on.
+
+    Raises:
+        UnknownProcess: There is no such process.
+        InvalidRequest: The body is no execute request, or does not fit the process.
+        ExecutionError: The job could not be made.
+    """
+    manager = manager_of(api)
+    manager.process(process_id)
+    preferences = request.preferences()
+    job = manager.execute(
+        process_id, parsed_request(request.data), _mode(preferences), preferences.wait_seconds
+    )
+    if not job.has_ended:
+        answer = accepted_answer(api, request, job)
+        answer[0].update(_applied(preferences, job))
+        return answer
+    try:
+        if request.wants_html:
+            return results_page(api, request, job)
+        result = manager.result(job, preferences.returns)
+    except ResultUnavailable as error:
+        return error_answer(api, request, error, job_url(api, job.job_id))
+    answer = result_answer(api, request, result)
+    answer[0].update(_applied(preferences, job))
+    if manager.configuration.sync_monitor_link:
+        monitor = f'<{job_url(api, job.job_id)}>; rel="monitor"'
+        earlier = answer[0].get("Link")
+        answer[0]["Link"] = f"{earlier}, {monitor}" if earlier else monitor
+    return answer
+
+
+def parsed_request(body: bytes) -> dict[str, Any]:
+    """Return the members of ``execute.yaml`` that a body has.
+
+    Raises:
+        InvalidRequest: It is no JSON object, or has a `subscriber` that is none.
+    """
+    if not body:
+        raise InvalidRequest("the body is empty: it must be an execute request as JSON, e.g. {}")
+    try:
+        # unlike `json`, it refuses NaN, lone surrogates and what is nested too deep
+        request = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(f"the body is no JSON: {error}") from error
+    if not isinstance(request, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return {
+        "inputs": request.get("inputs"),
+        "outputs": request.get("outputs"),
+        "response": request.get("response"),
+        "subscriber": _subscriber(request.get("subscriber")),
+    }
+
+
+def _subscriber(subscriber: Any) -> dict[str, str] | None:
+    if subscriber is None:
+        return None
+    if not isinstance(subscriber, dict) or not isinstance(subscriber.get("successUri"), str):
+        raise InvalidRequest("subscriber: must be an object with a `successUri`")
+    uris = {name: subscriber[name] for name in _SUBSCRIBER_MEMBERS if name in subscriber}
+    for name, uri in uris.items():
+        if not isinstance(uri, str):
+            raise InvalidRequest(f"subscriber: {name} must be a URI")
+    return uris
+
+
+def _mode(preferences: Preferences) -> RequestedProcessExecutionMode | None:
+    if preferences.respond_async:
+        return RequestedProcessExecutionMode.respond_async
+    return RequestedProcessExecutionMode.wait if preferences.waits else None
+
+
+def _applied(preferences: Preferences, job: Job) -> dict[str, str]:
+    """Return the header that says what was done as the client prefers (RFC 7240, section 3)."""
+    applied = []
+    if preferences.respond_async and not job.has_ended:
+        applied.append("respond-async")
+    if preferences.wait_seconds is not None:
+        applied.append(f"wait={preferences.wait_seconds}")
+    elif preferences.waits and job.has_ended:
+        applied.append("wait")
+    if preferences.returns is not None and job.status is JobStatus.successful:
+        applied.append(f"return={preferences.returns}")
+    return {"Preference-Applied": ", ".join(applied)} if applied else {}

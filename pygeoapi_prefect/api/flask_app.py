@@ -1,0 +1,108 @@
+"""pygeoapi's Flask application with our routes in front: ``pygeoapi_prefect.api.flask_app:APP``.
+
+As for pygeoapi's own, ``PYGEOAPI_CONFIG`` and ``PYGEOAPI_OPENAPI`` must be set on import.
+"""
+
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import flask
+from flask import Blueprint, Flask
+from flask_cors import CORS
+from pygeoapi import flask_app as pygeoapi_flask_app
+from werkzeug.exceptions import HTTPException
+
+from pygeoapi_prefect.api import routes
+from pygeoapi_prefect.api.answers import Answer, finished
+from pygeoapi_prefect.api.problems import error_answer, status_answer
+from pygeoapi_prefect.api.request import Request
+from pygeoapi_prefect.api.service import prepare
+from pygeoapi_prefect.errors import PygeoapiPrefectError
+
+_API = pygeoapi_flask_app.api_
+
+
+def _request() -> Request:
+    return Request(flask.request, _API.locales, flask.request.get_data())
+
+
+def _response(answer: Answer) -> flask.Response:
+    headers, status, content = answer
+    if isinstance(content, bytes):
+        # Flask counts the length of bytes, which is not that of an answer to HEAD
+        content = iter([content])
+    response = flask.Response(content, int(status), headers)
+    if "Content-Type" not in headers:
+        del response.headers["Content-Type"]  # Flask thinks of HTML even where nothing comes
+    return response
+
+
+def _view(function: Callable[..., Answer]) -> Callable[..., flask.Response]:
+    def view(**parameters: Any) -> flask.Response:
+        return _response(routes.answer(_API, _request(), function, parameters))
+
+    return view
+
+
+def _answer_http_error(error: HTTPException) -> flask.Response:
+    """Answer what Flask itself refuses: no such page, no such method."""
+    if error.code is None or error.code < HTTPStatus.BAD_REQUEST:
+        return flask.Response(response=error.get_response().get_data(), status=error.code)
+    request = _request()
+    answer = status_answer(_API, request, HTTPStatus(error.code), error.description or error.name)
+    response = _response(finished(request, answer))
+    if allowed := error.get_response().headers.get("Allow"):
+        response.headers["Allow"] = allowed
+    return response
+
+
+def _answer_error(error: Exception) -> flask.Response:
+    """Answer what functions of pygeoapi raise."""
+    request = _request()
+    if isinstance(error, PygeoapiPrefectError):
+        return _response(finished(request, error_answer(_API, request, error)))
+    flask.current_app.logger.exception("%s %s failed", request.method, request.path)
+    return _response(finished(request, routes.unexpected_answer(_API, request)))
+
+
+def _make_app() -> Flask:
+    prepare(_API)
+    theirs = pygeoapi_flask_app.APP
+    app = Flask(
+        pygeoapi_flask_app.__name__,
+        static_folder=theirs.static_folder,
+        static_url_path=theirs.static_url_path,
+    )
+    app.config.update(theirs.config)
+    app.url_map.strict_slashes = theirs.url_map.strict_slashes
+    if pygeoapi_flask_app.CONFIG["server"].get("cors", False):
+        CORS(app, expose_headers="*")
+    blueprint = Blueprint(
+        "pygeoapi_prefect",
+        __name__,
+        url_prefix=pygeoapi_flask_app.API_RULES.get_url_prefix("flask"),
+    )
+    for route in routes.ROUTES:
+        blueprint.add_url_rule(
+            re.sub(r"{(\w+)(?::(\w+))?}", _flask_variable, route.path),
+            endpoint=f"{route.method} {route.path}".replace(".", " "),
+            view_func=_view(route.function),
+            methods=[route.method],
+        )
+    app.register_blueprint(blueprint)
+    app.register_blueprint(pygeoapi_flask_app.BLUEPRINT)
+    if pygeoapi_flask_app.CONFIG["server"].get("admin"):
+        app.register_blueprint(pygeoapi_flask_app.ADMIN_BLUEPRINT)
+    app.register_error_handler(HTTPException, _answer_http_error)
+    app.register_error_handler(Exception, _answer_error)
+    return app
+
+
+def _flask_variable(match: re.Match[str]) -> str:
+    name, converter = match.groups()
+    return f"<{converter}:{name}>" if converter else f"<{name}>"
+
+
+APP = _make_app()

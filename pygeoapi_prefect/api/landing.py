@@ -1,0 +1,52 @@
+"""The landing page: pygeoapi's, but as a page in our frame."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from pygeoapi.api import API, landing_page
+from pygeoapi.provider import filter_providers_by_type
+from pygeoapi.util import filter_dict_by_key_value
+
+from pygeoapi_prefect.api.answers import Answer, page_answer
+from pygeoapi_prefect.api.request import Request
+from pygeoapi_prefect.api.service import manager_of
+
+
+def get_landing_page(api: API, request: Request) -> Answer:
+    """Return what there is, and where (/req/core/landingpage-op)."""
+    if not request.wants_html:
+        headers, status, content = landing_page(api, request)
+        return headers, HTTPStatus(status), content
+    _, _, content = landing_page(api, request.as_json())
+    data = json.loads(content) | _kinds(api)
+    return page_answer(api, request, "landing_page.html", data)
+
+
+def _kinds(api: API) -> dict[str, Any]:
+    """Return of which kinds the resources are, as pygeoapi's template has it."""
+    resources = api.config["resources"]
+    collections = filter_dict_by_key_value(resources, "type", "collection")
+    return {
+        "collection": bool(collections),
+        "stac-collection": bool(filter_dict_by_key_value(resources, "type", "stac-collection")),
+        "process": bool(manager_of(api).processes),
+        "jobs": True,
+        "tile": any(
+            filter_providers_by_type(collection["providers"], "tile")
+            for collection in collections.values()
+        ),
+        "pubsub": _broker(api),
+    }
+
+
+def _broker(api: API) -> dict[str, Any] | None:
+    client = api.pubsub_client
+    if client is None or client.hidden:
+        return None
+    return {
+        "name": client.name,
+        "url": client.broker_safe_url,
+        "channel": client.channel,
+        "asyncapi": api.asyncapi,
+    }

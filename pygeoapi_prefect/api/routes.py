@@ -1,0 +1,88 @@
+"""Which function answers which request: the one table that both applications mount."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from pygeoapi.api import API
+
+from pygeoapi_prefect.api import (
+    assets,
+    conformance,
+    definition,
+    execution,
+    jobs,
+    landing,
+    logs,
+    processes,
+    results,
+)
+from pygeoapi_prefect.api.answers import Answer, finished
+from pygeoapi_prefect.api.problems import error_answer, status_answer
+from pygeoapi_prefect.api.request import Request
+from pygeoapi_prefect.errors import InvalidParameter, PygeoapiPrefectError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """One operation of the service.
+
+    Attributes:
+        method: HTTP method; those with GET have HEAD too.
+        path: Path below that of the service; ``{name}`` is handed to the function, and
+            ``{name:path}`` may have slashes.
+        function: Called with API, request, and what the path names.
+    """
+
+    method: str
+    path: str
+    function: Callable[..., Answer]
+
+
+ROUTES: Final = (
+    Route("GET", "/", landing.get_landing_page),
+    Route("GET", "/openapi", definition.get_openapi),
+    Route("GET", "/conformance", conformance.get_conformance),
+    Route("GET", "/processes", processes.get_processes),
+    Route("GET", "/processes/{process_id}", processes.get_process),
+    Route("POST", "/processes/{process_id}/execution", execution.execute),
+    Route("GET", "/jobs", jobs.get_jobs),
+    Route("GET", "/jobs/{job_id}", jobs.get_job),
+    Route("DELETE", "/jobs/{job_id}", jobs.delete_job),
+    Route("GET", "/jobs/{job_id}/logs", logs.get_logs),
+    Route("GET", "/jobs/{job_id}/results", results.get_results),
+    Route("GET", "/jobs/{job_id}/results/{output_id:path}", results.get_output),
+    Route("GET", "/pygeoapi-prefect/{name:path}", assets.get_asset),
+)
+
+
+def answer(
+    api: API, request: Request, function: Callable[..., Answer], parameters: Mapping[str, Any]
+) -> Answer:
+    """Return what a function answers, or the problem that it met."""
+    try:
+        if not request.is_valid():
+            raise InvalidParameter("f: this service has no such format; it has json and html")
+        made = function(api, request, **parameters)
+    except PygeoapiPrefectError as error:
+        if error.http_status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.error("%s %s: %s", request.method, request.path, error.detail)
+        made = error_answer(api, request, error)
+    except Exception:
+        logger.exception("%s %s failed", request.method, request.path)
+        made = unexpected_answer(api, request)
+    return finished(request, made)
+
+
+def unexpected_answer(api: API, request: Request) -> Answer:
+    """Return the answer to a request that failed for a reason that nobody has foreseen."""
+    return status_answer(
+        api,
+        request.as_json(),  # it may be a page that could not be made
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "the server failed to answer; its log says why",
+    )
