@@ -1,0 +1,1 @@
+"""Example processors, each usable as it is: ``pygeoapi_prefect.examples.<module>.<class>``."""
