@@ -1,0 +1,1 @@
+"""Processes that the acceptance tests copy beside a configuration."""

@@ -1,0 +1,305 @@
+"""Real workers on a real Prefect server, and the means to be cruel to them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Suspended
+
+from pygeoapi_prefect.worker import PygeoapiWorker
+from tests.conftest import die_with_parent
+
+FLOWS = Path(__file__).parent
+WORKER_START_TIMEOUT_SECONDS = 150.0
+POLL_SECONDS = 0.05
+
+
+def wait_for[T](
+    find: Callable[[], T | None], what: str | Callable[[], str], seconds: float = 30.0
+) -> T:
+    """Call `find` until it returns something true."""
+    give_up_at = time.monotonic() + seconds
+    while time.monotonic() < give_up_at:
+        if found := find():
+            return found
+        time.sleep(POLL_SECONDS)
+    pytest.fail(f"waited {seconds} s in vain for {what if isinstance(what, str) else what()}")
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists that is not just waiting to be buried."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+class Job:
+    """A flow run, and the directory in which its flow says what it does."""
+
+    def __init__(self, client: SyncPrefectClient, flow_run_id: UUID, out: Path) -> None:
+        self._client = client
+        self.id = flow_run_id
+        self.out = out
+
+    def read(self) -> FlowRun:
+        return self._client.read_flow_run(self.id)
+
+    @property
+    def state(self) -> State[Any]:
+        state = self.read().state
+        assert state is not None
+        return state
+
+    def lines(self, name: str) -> list[str]:
+        path = self.out / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def wait_until_ended(self, seconds: float = 60.0) -> State[Any]:
+        return wait_for(
+            lambda: state if (state := self.state).is_final() else None,
+            lambda: f"the end of a flow run that is {self.state!r}",
+            seconds,
+        )
+
+    def wait_until_it_said(self, name: str, seconds: float = 60.0) -> list[str]:
+        return wait_for(lambda: self.lines(name), f"the flow to say {name!r}", seconds)
+
+    def dismiss(self) -> None:
+        cancelling: State[Any] = State(type=StateType.CANCELLING, name="Cancelling")
+        self._client.set_flow_run_state(self.id, cancelling)
+
+    @property
+    def pid(self) -> int:
+        return int(self.wait_until_it_said("began")[-1].split()[-1])
+
+
+class WorkerProcess:
+    """A worker as an operator starts it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.log = log
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = 30.0) -> int:
+        return self.process.wait(timeout=seconds)
+
+
+class Site:
+    """A work pool, its deployments and its workers."""
+
+    def __init__(self, client: SyncPrefectClient, api_url: str, directory: Path) -> None:
+        self.client = client
+        self.api_url = api_url
+        self.directory = directory
+        self.pool = f"pool-{uuid.uuid4().hex[:8]}"
+        self._workers: list[WorkerProcess] = []
+        self._outs = 0
+        template = PygeoapiWorker.get_default_base_job_template()
+        client.create_work_pool(
+            WorkPoolCreate(name=self.pool, type="pygeoapi", base_job_template=template)
+        )
+
+    def deploy(self, flow_name: str, entrypoint: str | None = None, **options: Any) -> UUID:
+        """Deploy a flow of `flows_for_worker`, or of another entrypoint."""
+        response = self.client.request("POST", "/flows/", json={"name": flow_name})
+        return self.client.create_deployment(
+            flow_id=UUID(response.json()["id"]),
+            name=f"{flow_name}-{uuid.uuid4().hex[:8]}",
+            entrypoint=entrypoint or f"flows_for_worker.{flow_name}",
+            work_pool_name=self.pool,
+            **options,
+        )
+
+    def submit(self, deployment: UUID | str, **parameters: Any) -> Job:
+        """Create a flow run; a name of a flow is deployed first."""
+        scheduled = parameters.pop("state", None)
+        if isinstance(deployment, str):
+            deployment = self.deploy(deployment)
+        out = parameters.pop("into", None)
+        if out is None:
+            self._outs += 1
+            out = self.directory / f"out-{self._outs}"
+            out.mkdir()
+        run = self.client.create_flow_run_from_deployment(
+            deployment, parameters={"out": str(out), **parameters}, state=scheduled
+        )
+        return Job(self.client, run.id, out)
+
+    def suspend(self, job: Job) -> None:
+        self.client.set_flow_run_state(job.id, Suspended(timeout_seconds=600))
+
+    def start_worker(
+        self,
+        *options: str,
+        name: str = "worker",
+        api_url: str | None = None,
+        **settings: object,
+    ) -> WorkerProcess:
+        """Start `prefect worker start --type pygeoapi` and wait until it is warm."""
+        log = self.directory / f"{name}-{len(self._workers)}.log"
+        tuning = {"processes": 2, "reap_seconds": 1, "shutdown_grace_seconds": 5} | settings
+        environment = {
+            **os.environ,
+            "PREFECT_API_URL": api_url or self.api_url,
+            "PREFECT_HOME": str(self.directory / "worker-home"),
+            "PYTHONPATH": str(FLOWS),
+            "PREFECT_LOGGING_LEVEL": "DEBUG",
+            **{
+                f"PREFECT_INTEGRATIONS_PYGEOAPI_WORKER_{key.upper()}": str(value)
+                for key, value in tuning.items()
+            },
+        }
+        command = [sys.executable, "-m", "prefect", "worker", "start"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*command, "--type", "pygeoapi", "--pool", self.pool, "--name", name, *options],
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        worker = WorkerProcess(process, log)
+        self._workers.append(worker)
+        give_up_at = time.monotonic() + WORKER_START_TIMEOUT_SECONDS
+        while b"Processes are warm" not in log.read_bytes():
+            if process.poll() is not None or time.monotonic() > give_up_at:
+                pytest.fail(f"the worker did not start:\n{log.read_text()}")
+            time.sleep(POLL_SECONDS)
+        return worker
+
+    def read_worker_logs(self) -> str:
+        return "\n".join(worker.log.read_text() for worker in self._workers)
+
+    def stop_workers(self) -> None:
+        for worker in self._workers:
+            if worker.process.poll() is None:
+                worker.signal(signal.SIGTERM)
+        for worker in self._workers:
+            try:
+                worker.wait(20)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.wait()
+        self._workers.clear()
+
+
+@pytest.fixture(scope="module")
+def prefect_client(prefect_server: str) -> Iterator[SyncPrefectClient]:
+    with temporary_settings({PREFECT_API_URL: prefect_server}), get_client(sync_client=True) as c:
+        yield c
+
+
+@pytest.fixture
+def site(prefect_client: SyncPrefectClient, prefect_server: str, tmp_path: Path) -> Iterator[Site]:
+    """A work pool of this test alone, without a worker."""
+    site = Site(prefect_client, prefect_server, tmp_path)
+    yield site
+    site.stop_workers()
+
+
+@pytest.fixture(scope="module")
+def served_site(
+    prefect_client: SyncPrefectClient,
+    prefect_server: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """A work pool with one worker, for all tests of a module."""
+    site = Site(prefect_client, prefect_server, tmp_path_factory.mktemp("site"))
+    site.start_worker()
+    yield site
+    site.stop_workers()
+
+
+class Cable:
+    """A TCP connection to the Prefect server that can be pulled out."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
+        self._listener: socket.socket | None = None
+        self._open: set[socket.socket] = set()
+        self._port = 0
+        self.plug_in()
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def plug_in(self) -> None:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self._port))
+        self._port = listener.getsockname()[1]
+        listener.listen()
+        self._listener = listener
+        threading.Thread(target=self._serve, args=(listener,), daemon=True).start()
+
+    def pull_out(self) -> None:
+        if self._listener is not None:
+            # wakes the thread that waits in `accept`, which `close` does not
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._connect, args=(near,), daemon=True).start()
+
+    def _connect(self, near: socket.socket) -> None:
+        with near, socket.create_connection(self._target) as far:
+            self._open |= {near, far}
+            back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+            back.start()
+            self._pump(near, far)
+            back.join()
+            self._open -= {near, far}
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        # either end may have gone; the other one must hear it
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def cable(prefect_server: str) -> Iterator[Cable]:
+    host, _, port = prefect_server.removeprefix("http://").removesuffix("/api").partition(":")
+    cable = Cable((host, int(port)))
+    yield cable
+    cable.pull_out()
+
+
+def read_logs(site: Site, job: Job) -> str:
+    filter_: Mapping[str, Any] = {"logs": {"flow_run_id": {"any_": [str(job.id)]}}}
+    response = site.client.request("POST", "/logs/filter", json=dict(filter_))
+    return "\n".join(entry["message"] for entry in response.json())

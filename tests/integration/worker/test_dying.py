@@ -1,0 +1,211 @@
+"""Jobs, workers and the Prefect server end in the middle of things."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from prefect.client.schemas.actions import WorkPoolUpdate
+
+from tests.integration.worker.conftest import Cable, Job, Site, is_running, wait_for
+
+
+def children_of(job: Job) -> list[int]:
+    return [int(pid) for pid in job.wait_until_it_said("children")[0].split()]
+
+
+class TestOneJob:
+    """Things that happen to one job; the worker lives on."""
+
+    @pytest.fixture
+    def site(self, served_site: Site) -> Site:
+        return served_site
+
+    def test_a_killed_process_ends_its_job_as_crashed_within_10_s(self, site: Site) -> None:
+        job = site.submit("start_others_and_sleep")
+        inside, _ = children_of(job)
+        os.kill(job.pid, signal.SIGKILL)
+
+        state = job.wait_until_ended(10)
+
+        assert state.is_crashed()
+        assert "-9" in (state.message or "")
+        assert job.wait_until_it_said("crashed") == ["Crashed"]
+        wait_for(lambda: not is_running(inside), "the end of what the job started", 5)
+
+    def test_a_dismissed_job_ends_with_all_that_it_started_within_5_s(self, site: Site) -> None:
+        job = site.submit("start_others_and_sleep")
+        pids = children_of(job)
+        pids.append(job.pid)
+        job.dismiss()
+
+        wait_for(lambda: not any(map(is_running, pids[:2])), "the end of what it started", 5)
+
+        assert job.wait_until_ended().is_cancelled()
+        assert job.lines("cancelled") == ["Cancelling"]
+        assert job.lines("crashed") == []
+        wait_for(lambda: not is_running(pids[2]), "the end of the process", 15)
+
+    def test_a_job_that_is_stuck_in_c_is_dismissed_within_5_s(self, site: Site) -> None:
+        job = site.submit("stick_in_c")
+        pids = [job.pid, *children_of(job)]
+        job.dismiss()
+
+        wait_for(lambda: not any(map(is_running, pids)), "the end of all processes", 5)
+
+        assert job.wait_until_ended().is_cancelled()
+
+    def test_a_job_that_was_suspended_stops_at_its_next_task(self, site: Site) -> None:
+        job = site.submit("take_many_steps")
+        job.wait_until_it_said("steps")
+        site.suspend(job)
+
+        pid = job.pid
+        after = len(job.lines("steps"))
+        follower = site.submit("work")
+        assert follower.wait_until_ended().is_completed()
+        steps = wait_for(
+            lambda: found if (found := len(job.lines("steps"))) < after + 20 else None, "steps"
+        )
+
+        assert steps < 300
+        assert job.state.name == "Suspended"
+        assert job.lines("ended") == []
+        assert pid
+
+    def test_the_worker_goes_on_after_all_of_this(self, site: Site) -> None:
+        jobs = [site.submit("work") for _ in range(3)]
+
+        assert all(job.wait_until_ended().is_completed() for job in jobs)
+
+
+def test_the_jobs_of_a_killed_worker_end_or_run_again_and_waiting_ones_run(site: Site) -> None:
+    worker = site.start_worker()
+    lost = site.submit("work", seconds=600)
+    retried = site.submit("work_with_a_retry", seconds=3)
+    pids = [lost.pid, retried.pid]
+    waiting = site.submit("work")
+    worker.signal(signal.SIGKILL)
+    wait_for(lambda: not any(map(is_running, pids)), "processes to die with their worker", 10)
+    assert not lost.state.is_final()
+
+    site.start_worker()
+
+    state = lost.wait_until_ended(60)
+    assert state.is_crashed()
+    assert state.message == "The worker that ran it is gone."
+    assert waiting.wait_until_ended().is_completed()
+    assert retried.wait_until_ended().is_completed()
+    assert len(retried.lines("began")) == 2
+    assert len(waiting.lines("began")) == 1
+
+
+def test_another_worker_notices_that_one_was_killed(site: Site) -> None:
+    first = site.start_worker("--limit", "1", name="first")
+    job = site.submit("work", seconds=600)
+    assert job.pid
+    site.start_worker(name="second")
+    first.signal(signal.SIGKILL)
+
+    assert job.wait_until_ended(60).is_crashed()
+
+
+def test_a_job_dismissed_while_its_worker_is_gone_ends_when_one_is_back(site: Site) -> None:
+    worker = site.start_worker()
+    job = site.submit("work", seconds=600)
+    assert job.pid
+    worker.signal(signal.SIGKILL)
+    worker.wait()
+    job.dismiss()
+
+    site.start_worker()
+
+    assert job.wait_until_ended(60).is_cancelled()
+
+
+def test_a_worker_that_stops_lets_jobs_end_and_hands_back_those_that_do_not(site: Site) -> None:
+    worker = site.start_worker(shutdown_grace_seconds=4)
+    short = site.submit("work", seconds=2)
+    long = site.submit("work", seconds=600)
+    assert short.pid
+    pid = long.pid
+    worker.signal(signal.SIGTERM)
+    late = site.submit("work")
+
+    worker.wait(30)
+
+    assert short.state.is_completed()
+    assert not is_running(pid)
+    assert long.state.is_scheduled()
+    assert late.state.is_scheduled()
+    site.start_worker()
+    wait_for(lambda: len(long.lines("began")) == 2, "the job that was handed back to run again")
+    assert late.wait_until_ended().is_completed()
+    assert len(short.lines("began")) == 1
+
+
+def test_an_api_that_is_away_loses_nothing_and_runs_nothing_twice(
+    site: Site, cable: Cable, tmp_path: Path
+) -> None:
+    worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api")
+    deployment = site.deploy("work")
+    running = site.submit(deployment, seconds=3)
+    assert running.pid
+    cable.pull_out()
+    waiting = [site.submit(deployment, into=tmp_path) for _ in range(3)]
+    wait_for(lambda: running.lines("ended"), "the running job to end, with nobody to tell")
+    wait_for(lambda: b"is away" in worker.log.read_bytes(), "the worker to notice")
+
+    cable.plug_in()
+
+    assert all(job.wait_until_ended(60).is_completed() for job in [running, *waiting])
+    assert len(running.lines("began")) == 1
+    assert len(waiting[0].lines("began")) == 3
+
+
+def test_a_worker_stops_while_the_api_is_away(site: Site, cable: Cable) -> None:
+    worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api")
+    # it wants to read the pool again, and cannot
+    site.client.update_work_pool(site.pool, WorkPoolUpdate(description="changed"))
+    cable.pull_out()
+    wait_for(lambda: "is away" in site.read_worker_logs(), "the worker to miss the API")
+
+    worker.signal(signal.SIGTERM)
+
+    assert worker.wait(30) == 0
+
+
+def test_a_process_that_starts_while_the_api_is_away_keeps_its_job(
+    site: Site, cable: Cable
+) -> None:
+    worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api", processes=1)
+    running = site.submit("work", seconds=600)
+    pid = running.pid
+    claimed = site.submit("work")
+    wait_for(lambda: claimed.state.is_pending(), "the worker to claim the next job")
+    cable.pull_out()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: b"is away; trying again" in worker.log.read_bytes(), "the next process")
+
+    cable.plug_in()
+
+    assert claimed.wait_until_ended(60).is_completed()
+    assert running.wait_until_ended(60).is_crashed()
+
+
+# a job that runs twice now and then is what this test is to find
+@pytest.mark.flaky(reruns=0)
+def test_two_workers_run_each_job_once(site: Site, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        site.start_worker(name=name, processes=2)
+    deployment = site.deploy("work")
+
+    jobs = [site.submit(deployment, into=tmp_path) for _ in range(24)]
+
+    assert all(job.wait_until_ended(90).is_completed() for job in jobs)
+    # what they are about to begin, they begin now
+    site.stop_workers()
+    assert len(jobs[0].lines("began")) == 24
+    runs = [job.read() for job in jobs]
+    assert {run.state_name for run in runs} == {"Completed"}
+    assert {(run.infrastructure_pid or "").split(":")[1] for run in runs} == {"first", "second"}

@@ -1,0 +1,173 @@
+"""Execution of processes: what is asked for, and what comes of it."""
+
+from typing import Any
+
+import pytest
+
+from pygeoapi_prefect.api.execution import parsed_request
+from pygeoapi_prefect.errors import InvalidRequest
+
+from .conftest import URL, Service, Table
+
+EXECUTION = "/processes/table/execution"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"inputs=1",
+        b"[]",
+        b"null",
+        b'"{}"',
+        b"[" * 100_000,
+        b'{"inputs": ' * 5_000 + b"{}" + b"}" * 5_000,
+        b'{"inputs": {"fail": NaN}}',
+        b'{"inputs": {"fail": "\\ud800"}}',
+        b"\xff\xfe{}",
+        b'{"subscriber": "http://example.org"}',
+        b'{"subscriber": {"inProgressUri": "http://example.org"}}',
+        b'{"subscriber": {"successUri": "http://example.org", "failedUri": 5}}',
+    ],
+)
+def test_a_body_that_is_no_execute_request_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        parsed_request(body)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"inputs": []},
+        {"inputs": {"unknown": 1}},
+        {"outputs": {"unknown": {}}},
+        {"outputs": {"note": {"transmissionMode": "pigeon"}}},
+        {"response": "bogus"},
+        {"response": ["raw"]},
+        {"inputs": {"fail": 1e999}},
+    ],
+)
+def test_a_request_that_does_not_fit_makes_no_job(service: Service, members: Any) -> None:
+    answer = service.send("POST", EXECUTION, members)
+
+    assert answer.status == 400
+    assert answer.json["code"] == "InvalidParameterValue"
+    assert service.gateway.runs == {}
+
+
+def test_an_unknown_process_is_not_found(service: Service) -> None:
+    answer = service.send("POST", "/processes/none/execution", {})
+
+    assert answer.status == 404
+    assert answer.json["type"].endswith("/1.0/no-such-process")
+
+
+def test_who_does_not_say_otherwise_waits_for_the_result(service: Service) -> None:
+    answer = service.send("POST", EXECUTION, {"outputs": {"note": {}}})
+
+    assert (answer.status, answer.body) == (200, b"5 < 6")
+    assert answer.headers["Content-Type"] == "text/plain"
+    assert "Preference-Applied" not in answer.headers
+    assert "Link" not in answer.headers
+
+
+def test_who_prefers_it_gets_the_job_at_once(service: Service) -> None:
+    answer = service.send("POST", EXECUTION, {}, {"Prefer": "Respond-Async"})
+
+    assert answer.status == 201
+    assert answer.headers["Preference-Applied"] == "respond-async"
+    assert answer.headers["Location"] == f"{URL}/jobs/{answer.json['jobID']}"
+    assert answer.json["status"] == "accepted"
+
+
+def test_who_prefers_both_gets_the_result_if_it_is_there_in_time(service: Service) -> None:
+    prefer = {"Prefer": "respond-async, wait=10"}
+
+    answer = service.send("POST", EXECUTION, {"outputs": {"rows": {}}}, prefer)
+
+    assert (answer.status, answer.json) == (200, 1)
+    assert answer.headers["Preference-Applied"] == "wait=10"
+
+
+@pytest.mark.parametrize("prefer", ["wait=0", "respond-async, wait=0"])
+def test_a_wait_that_runs_out_becomes_an_asynchronous_answer(service: Service, prefer: str) -> None:
+    service.gateway.worker = None
+
+    answer = service.send("POST", EXECUTION, {}, {"Prefer": prefer})
+
+    assert answer.status == 201
+    assert answer.headers["Preference-Applied"] == prefer
+    job_id = answer.json["jobID"]
+    service.run(job_id)
+    assert service.send("GET", f"/jobs/{job_id}").json["status"] == "successful"
+
+
+def test_who_prefers_little_gets_links(service: Service) -> None:
+    prefer = {"Prefer": "return=minimal"}
+
+    answer = service.send("POST", EXECUTION, {"outputs": {"csv": {}}}, prefer)
+
+    (job_id,) = service.gateway.runs
+    assert (answer.status, answer.body) == (204, b"")
+    assert (
+        answer.headers["Link"] == f'<{URL}/jobs/{job_id}/results/csv>; rel="item"; type="text/csv"'
+    )
+    assert answer.headers["Preference-Applied"] == "return=minimal"
+    assert "Content-Type" not in answer.headers
+
+
+def test_what_is_expressly_wanted_by_value_comes_by_value(service: Service) -> None:
+    outputs = {"csv": {"transmissionMode": "value"}}
+
+    answer = service.send("POST", EXECUTION, {"outputs": outputs}, {"Prefer": "return=minimal"})
+
+    assert answer.body.decode() == Table.CSV
+
+
+def test_a_document_has_values_and_links(service: Service) -> None:
+    outputs = {"csv": {"transmissionMode": "reference"}, "note": {}, "rows": {}}
+
+    answer = service.send("POST", EXECUTION, {"response": "document", "outputs": outputs})
+
+    (job_id,) = service.gateway.runs
+    assert answer.json == {
+        "csv": {"href": f"{URL}/jobs/{job_id}/results/csv", "rel": "item", "type": "text/csv"},
+        "note": "5 < 6",
+        "rows": 1,
+    }
+
+
+@pytest.mark.parametrize(("fail", "status"), [("input", 400), ("bug", 500)])
+def test_a_job_that_fails_says_why_in_fitting_words(
+    service: Service, fail: str, status: int
+) -> None:
+    answer = service.send("POST", EXECUTION, {"inputs": {"fail": fail}})
+
+    (job_id,) = service.gateway.runs
+    assert (answer.status, answer.json["status"]) == (status, status)
+    assert answer.json["instance"] == f"{URL}/jobs/{job_id}"
+    assert job_id in answer.json["detail"]
+    assert "/srv/data" not in answer.body.decode()
+    later = service.send("GET", f"/jobs/{job_id}/results")
+    assert (later.status, later.json["detail"]) == (status, answer.json["detail"])
+
+
+def test_the_job_of_a_synchronous_answer_is_linked_where_the_operator_wants_it(
+    service: Service,
+) -> None:
+    changed = {"sync_monitor_link": True}
+    service.manager.configuration = service.manager.configuration.model_copy(update=changed)
+
+    answer = service.send("POST", EXECUTION, {"outputs": {"note": {}}})
+
+    (job_id,) = service.gateway.runs
+    assert answer.headers["Link"] == f'<{URL}/jobs/{job_id}>; rel="monitor"'
+
+
+def test_a_prefect_server_that_is_down_is_an_error_that_says_so(service: Service) -> None:
+    service.gateway.unavailable = True
+
+    for method, path in [("POST", EXECUTION), ("GET", "/jobs"), ("GET", "/jobs/1")]:
+        answer = service.send(method, path, {} if method == "POST" else None)
+        assert answer.status == 503
+        assert "try again later" in answer.json["detail"]

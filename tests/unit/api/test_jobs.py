@@ -1,0 +1,193 @@
+"""Jobs over HTTP: status, list, end."""
+
+import datetime as dt
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from prefect.client.schemas.objects import StateType
+from prefect.states import Cancelling, Failed, Running
+
+from .conftest import FRAMEWORKS, URL, Service
+
+pytestmark = pytest.mark.parametrize("service", FRAMEWORKS, indirect=True)
+
+
+def relations(document: Any) -> dict[str, str]:
+    return {link["rel"]: link["href"] for link in document["links"]}
+
+
+def test_a_job_that_waits_has_no_times_that_it_has_not_had(service: Service) -> None:
+    job_id = service.submit("table", {})
+
+    status = service.send("GET", f"/jobs/{job_id}").json
+
+    assert status["id"] == status["jobID"] == job_id
+    assert (status["processID"], status["type"], status["status"]) == (
+        "table",
+        "process",
+        "accepted",
+    )
+    assert "started" not in status
+    assert "finished" not in status
+    assert None not in status.values()
+    assert not any(relation.endswith("/results") for relation in relations(status))
+
+
+def test_a_job_that_is_done_links_to_its_results(service: Service) -> None:
+    job_id = service.submit("table", {})
+    service.run(job_id)
+
+    status = service.send("GET", f"/jobs/{job_id}").json
+
+    assert (status["status"], status["progress"]) == ("successful", 100)
+    assert status["created"] <= status["started"] <= status["finished"]
+    links = relations(status)
+    assert links["http://www.opengis.net/def/rel/ogc/1.0/results"] == f"{URL}/jobs/{job_id}/results"
+    assert links["monitor"] == f"{URL}/jobs/{job_id}"
+    assert links["up"] == f"{URL}/jobs"
+
+
+def test_a_job_that_failed_says_why_in_its_status(service: Service) -> None:
+    job_id = service.submit("table", {"fail": "input"})
+    service.run(job_id)
+
+    status = service.send("GET", f"/jobs/{job_id}").json
+
+    assert status["status"] == "failed"
+    assert status["exception"]["status"] == 400
+    assert "the link leads nowhere" in status["exception"]["detail"]
+
+
+@pytest.mark.parametrize("path", ["/jobs/none", "/jobs/none/results", "/jobs/none/results/csv"])
+def test_an_unknown_job_is_not_found(service: Service, path: str) -> None:
+    answer = service.send("GET", path)
+
+    assert answer.status == 404
+    assert answer.json["type"].endswith("/1.0/no-such-job")
+    assert answer.json["instance"] == path
+
+
+def listed(service: Service, query: str) -> list[str]:
+    answer = service.send("GET", f"/jobs?{query}")
+    assert answer.status == 200, answer.body
+    return [job["jobID"] for job in answer.json["jobs"]]
+
+
+def test_the_list_has_the_newest_jobs_first(service: Service) -> None:
+    jobs = [service.submit("table", {}) for _ in range(3)]
+
+    assert listed(service, "") == jobs[::-1]
+
+
+def test_the_list_is_filtered_by_what_the_query_says(service: Service) -> None:
+    waiting = service.submit("table", {})
+    done = service.submit("table", {})
+    service.run(done)
+    hello = service.submit("hello-world", {"name": "you"})
+    service.gateway.set_state(hello, Running())
+    created = service.send("GET", f"/jobs/{done}").json["created"]
+
+    assert listed(service, "processID=table") == [done, waiting]
+    assert listed(service, "processID=table,hello-world") == [hello, done, waiting]
+    assert listed(service, "processID=table&processID=none") == [done, waiting]
+    assert listed(service, "processID=none") == []
+    assert listed(service, "status=accepted") == [waiting]
+    assert listed(service, "status=running&status=successful") == [hello, done]
+    assert listed(service, "type=process") == [hello, done, waiting]
+    assert done in listed(service, f"datetime={created}")
+    assert done in listed(service, f"datetime={created}/{created}")
+    assert listed(service, "datetime=../2000-01-01T00:00:00Z") == []
+    assert listed(service, "minDuration=0") == [hello, done]
+    assert listed(service, "minDuration=1000") == []
+    assert listed(service, "maxDuration=1000&status=successful") == [done]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["status=done", "type=service", "limit=0", "offset=-1", "datetime=now", "minDuration=x", "f=x"],
+)
+def test_a_parameter_without_meaning_is_refused(service: Service, query: str) -> None:
+    answer = service.send("GET", f"/jobs?{query}")
+
+    assert answer.status == 400
+    assert answer.json["detail"].startswith(query.partition("=")[0] + ":")
+
+
+def test_an_unknown_parameter_is_ignored(service: Service) -> None:
+    assert service.send("GET", "/jobs?colour=blue").status == 200
+
+
+def test_links_lead_through_all_pages_and_keep_the_query(service: Service) -> None:
+    jobs = [service.submit("table", {}) for _ in range(5)]
+    url, seen = f"{URL}/jobs?status=accepted,running&limit=2&colour=blue", []
+    pages = []
+
+    while url:
+        answer = service.send("GET", url.removeprefix(URL)).json
+        seen += [job["jobID"] for job in answer["jobs"]]
+        assert answer["numberMatched"] == 5
+        pages.append(relations(answer))
+        for link in answer["links"]:
+            query = parse_qs(urlsplit(link["href"]).query)
+            assert (query["status"], query["limit"]) == (["accepted,running"], ["2"])
+            assert query["colour"] == ["blue"]
+        url = pages[-1].get("next", "")
+
+    assert seen == jobs[::-1]
+    assert ["prev" in page for page in pages] == [False, True, True]
+    back = service.send("GET", pages[1]["prev"].removeprefix(URL)).json
+    assert [job["jobID"] for job in back["jobs"]] == jobs[:-3:-1]
+
+
+def test_a_job_that_goes_on_is_dismissed(service: Service) -> None:
+    job_id = service.submit("table", {})
+    service.gateway.set_state(job_id, Running())
+
+    answer = service.send("DELETE", f"/jobs/{job_id}")
+
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+    assert (answer.json["jobID"], answer.json["status"]) == (job_id, "dismissed")
+    assert service.send("GET", f"/jobs/{job_id}").json["status"] == "dismissed"
+    assert service.send("GET", f"/jobs/{job_id}/results").status == 410
+
+
+def test_a_job_that_is_being_dismissed_is_not_removed(service: Service) -> None:
+    job_id = service.submit("table", {})
+    service.gateway.set_state(job_id, Cancelling())
+
+    assert service.send("DELETE", f"/jobs/{job_id}").json["status"] == "dismissed"
+    assert service.gateway.runs[job_id].state_type is StateType.CANCELLING
+
+
+def test_a_job_that_has_ended_is_removed_with_its_results(service: Service) -> None:
+    job_id = service.submit("table", {})
+    service.run(job_id)
+
+    answer = service.send("DELETE", f"/jobs/{job_id}")
+
+    assert answer.json["status"] == "dismissed"
+    assert list(relations(answer.json)) == ["up"]
+    assert service.send("GET", f"/jobs/{job_id}").status == 404
+    assert service.send("DELETE", f"/jobs/{job_id}").status == 404
+
+
+def test_results_of_a_job_whose_worker_is_gone_say_so_without_its_paths(service: Service) -> None:
+    job_id = service.submit("table", {})
+    service.gateway.set_state(job_id, Failed(message="worker gone at /srv/x/y"))
+
+    answer = service.send("GET", f"/jobs/{job_id}/results")
+
+    assert answer.status == 500
+    assert "worker gone" in answer.json["detail"]
+    assert "/srv" not in answer.json["detail"]
+
+
+def test_times_are_utc_to_the_millisecond(service: Service) -> None:
+    job_id = service.submit("table", {})
+
+    created = service.send("GET", f"/jobs/{job_id}").json["created"]
+
+    assert created.endswith("Z")
+    age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(created)
+    assert dt.timedelta(0) <= age < dt.timedelta(minutes=5)

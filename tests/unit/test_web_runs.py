@@ -1,0 +1,335 @@
+"""Jobs in the web process: waiting, stopping, and what a dead process leaves behind.
+
+Prefect's engine, which asks a server, is replaced with one that calls the flow's function;
+the integration tests have the real one.
+"""
+
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import prefect.flow_engine
+import pytest
+from prefect import flow
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import Abort
+from prefect.flows import Flow
+from prefect.settings import get_current_settings
+from prefect.states import Cancelled, Completed, Failed, Running
+
+from pygeoapi_prefect import web_runs
+from pygeoapi_prefect.jobs import Job, run_labels
+from pygeoapi_prefect.schemas import JobStatus
+from pygeoapi_prefect.testing import InMemoryGateway
+from pygeoapi_prefect.web_processes import WebProcess
+from pygeoapi_prefect.web_runs import WebRuns
+
+LONG_SECONDS = 30.0
+
+
+@pytest.fixture
+def gateway() -> InMemoryGateway:
+    return InMemoryGateway()
+
+
+@pytest.fixture
+def runs(gateway: InMemoryGateway) -> WebRuns:
+    return WebRuns(gateway)
+
+
+@pytest.fixture(autouse=True)
+def _engine(monkeypatch: pytest.MonkeyPatch, gateway: InMemoryGateway) -> None:
+    def run_flow(
+        flow: Flow[..., Any], flow_run: FlowRun, parameters: dict[str, Any], return_type: str
+    ) -> Any:
+        assert return_type == "state"
+        job_id = flow_run.name.removeprefix("pygeoapi_job_")
+        gateway.set_state(job_id, Running())
+        if flow.isasync:
+            return _awaited(flow, parameters)
+        try:
+            state: State[Any] = Completed(data=flow.fn(**parameters))
+        except Exception as error:
+            state = Failed(message=f"Flow run encountered an exception: {error!r}")
+        gateway.set_state(job_id, state)
+        return state
+
+    monkeypatch.setattr(prefect.flow_engine, "run_flow", run_flow)
+
+
+async def _awaited(flow: Flow[..., Any], parameters: dict[str, Any]) -> State[Any]:
+    return Completed(data=await flow.fn(**parameters))
+
+
+@flow
+def adding(a: int, b: int = 1) -> int:
+    return a + b
+
+
+@flow
+def failing() -> None:
+    raise RuntimeError("no shore")
+
+
+class Blocking:
+    """A flow's function that runs until it is let go, or made to stop."""
+
+    def __init__(self) -> None:
+        self.started = threading.Event()
+        self.let_go = threading.Event()
+        self.stopped = threading.Event()
+
+    def run(self) -> str:
+        self.started.set()
+        try:
+            # an asynchronous exception is raised between two instructions
+            while not self.let_go.wait(0.001):
+                pass
+        except web_runs.JobDismissed:
+            self.stopped.set()
+            raise
+        return "done"
+
+
+@pytest.fixture
+def blocking() -> Iterator[Blocking]:
+    made = Blocking()
+    yield made
+    made.let_go.set()
+
+
+def created(gateway: InMemoryGateway, job_flow: Flow[..., Any], job_id: str = "a") -> FlowRun:
+    return gateway.create_run(
+        job_flow,
+        job_id=job_id,
+        process_id="p",
+        parameters={},
+        labels=run_labels(
+            process_id="p",
+            result_media_type="text/plain",
+            result_storage="memory://x",
+            web_process=WebProcess.own().label,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("job_flow", "parameters", "status", "message"),
+    [
+        (adding, {"a": 1}, JobStatus.successful, "Job complete"),
+        (failing, {}, JobStatus.failed, "RuntimeError('no shore')"),
+    ],
+)
+def test_a_job_is_returned_when_it_has_ended(
+    runs: WebRuns,
+    gateway: InMemoryGateway,
+    job_flow: Flow[..., Any],
+    parameters: dict[str, Any],
+    status: JobStatus,
+    message: str,
+) -> None:
+    job = runs.run(job_flow, created(gateway, job_flow), parameters, LONG_SECONDS)
+
+    assert (job.job_id, job.status, job.message) == ("a", status, message)
+    assert job.has_ended
+    assert job.process_id == "p"
+    assert job.result_media_type == "text/plain"
+
+
+def test_an_asynchronous_flow_is_awaited(runs: WebRuns, gateway: InMemoryGateway) -> None:
+    awaited = []
+
+    @flow
+    async def asynchronous(a: int) -> None:
+        awaited.append(a)
+
+    job = runs.run(asynchronous, created(gateway, asynchronous), {"a": 1}, LONG_SECONDS)
+
+    assert job.status is JobStatus.successful
+    assert awaited == [1]
+
+
+def test_the_heartbeat_that_prefect_joins_is_off(runs: WebRuns, gateway: InMemoryGateway) -> None:
+    frequencies: list[Any] = []
+
+    @flow
+    def looking() -> None:
+        frequencies.append(get_current_settings().flows.heartbeat_frequency)
+
+    runs.run(looking, created(gateway, looking), {}, LONG_SECONDS)
+
+    assert frequencies == [None]
+
+
+def test_a_wait_that_runs_out_leaves_the_job_going_on(
+    runs: WebRuns, gateway: InMemoryGateway, blocking: Blocking
+) -> None:
+    job_flow = Flow(blocking.run, name="blocking")
+
+    job = runs.run(job_flow, created(gateway, job_flow), {}, timeout_seconds=0.05)
+
+    assert not job.has_ended
+    blocking.let_go.set()
+    assert gateway.wait(gateway.find("a"), LONG_SECONDS).status is JobStatus.successful
+
+
+def started(
+    runs: WebRuns, gateway: InMemoryGateway, blocking: Blocking, timeout_seconds: float
+) -> Job:
+    job_flow = Flow(blocking.run, name="blocking")
+    job = runs.run(job_flow, created(gateway, job_flow), {}, timeout_seconds)
+    assert blocking.started.wait(LONG_SECONDS)
+    return job
+
+
+def test_a_dismissed_job_is_made_to_stop(
+    runs: WebRuns, gateway: InMemoryGateway, blocking: Blocking
+) -> None:
+    job = started(runs, gateway, blocking, 0.05)
+
+    gateway.cancel(job)
+    runs.stop(job)
+
+    assert blocking.stopped.wait(LONG_SECONDS)
+    assert gateway.find("a").status is JobStatus.dismissed
+
+
+def test_a_job_that_another_process_dismisses_is_made_to_stop(
+    runs: WebRuns,
+    gateway: InMemoryGateway,
+    blocking: Blocking,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web_runs, "WATCH_SECONDS", 0.02)
+    job = started(runs, gateway, blocking, 0.05)
+
+    gateway.cancel(job)
+
+    assert blocking.stopped.wait(LONG_SECONDS)
+
+
+def test_a_prefect_server_that_is_down_does_not_end_the_watching(
+    runs: WebRuns,
+    gateway: InMemoryGateway,
+    blocking: Blocking,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web_runs, "WATCH_SECONDS", 0.02)
+    asked_while_down = threading.Event()
+    ask = gateway.dismissed
+
+    def dismissed(flow_run_ids: Any) -> set[uuid.UUID]:
+        if gateway.unavailable:
+            asked_while_down.set()
+        return ask(flow_run_ids)
+
+    monkeypatch.setattr(gateway, "dismissed", dismissed)
+    job = started(runs, gateway, blocking, 0.05)
+    gateway.unavailable = True
+    assert asked_while_down.wait(LONG_SECONDS)
+    gateway.unavailable = False
+
+    gateway.cancel(job)
+
+    assert blocking.stopped.wait(LONG_SECONDS)
+
+
+def test_the_wait_for_a_job_ends_when_somebody_dismisses_it(
+    runs: WebRuns, gateway: InMemoryGateway, blocking: Blocking
+) -> None:
+    def dismiss() -> None:
+        assert blocking.started.wait(LONG_SECONDS)
+        job = gateway.find("a")
+        gateway.cancel(job)
+        runs.stop(job)
+
+    dismissing = threading.Thread(target=dismiss)
+    dismissing.start()
+    job = started(runs, gateway, blocking, LONG_SECONDS)
+    dismissing.join()
+
+    assert job.status is JobStatus.dismissed
+
+
+def test_signs_of_life_are_given_for_a_job_as_long_as_it_lasts(
+    runs: WebRuns, gateway: InMemoryGateway, blocking: Blocking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_runs, "WATCH_SECONDS", 0.001)
+    monkeypatch.setattr(web_runs, "PULSE_SECONDS", 0.0)
+    given = threading.Event()
+    label = gateway.label
+
+    def labelled(job: Job, labels: Mapping[str, str]) -> None:
+        label(job, labels)
+        given.set()
+
+    monkeypatch.setattr(gateway, "label", labelled)
+    started(runs, gateway, blocking, 0.05)
+    assert given.wait(LONG_SECONDS)
+    assert gateway.find("a").web_pulse is not None
+
+    blocking.let_go.set()
+    assert gateway.wait(gateway.find("a"), LONG_SECONDS).status is JobStatus.successful
+
+
+@pytest.mark.parametrize("error", [Abort("the run was cancelled"), SystemExit(3), KeyError("x")])
+def test_an_engine_that_breaks_off_ends_the_wait(
+    runs: WebRuns,
+    gateway: InMemoryGateway,
+    error: BaseException,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run_flow(*_: Any, **__: Any) -> Any:
+        gateway.set_state("a", Cancelled())
+        raise error
+
+    monkeypatch.setattr(prefect.flow_engine, "run_flow", run_flow)
+
+    job = runs.run(adding, created(gateway, adding), {"a": 1}, LONG_SECONDS)
+
+    assert job.status is JobStatus.dismissed
+
+
+class LateDismissal:
+    """A lock at which a dismissal arrives: the engine is done, the thread is not."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self._test_thread = threading.current_thread()
+        self.has_arrived = False
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not self._test_thread and not self.has_arrived:
+            self.has_arrived = True
+            raise web_runs.JobDismissed
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_a_dismissal_that_arrives_too_late_keeps_nobody_waiting(
+    runs: WebRuns, gateway: InMemoryGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = LateDismissal(runs._lock)
+    monkeypatch.setattr(runs, "_lock", lock)
+
+    job = runs.run(adding, created(gateway, adding), {"a": 1}, LONG_SECONDS)
+
+    assert lock.has_arrived
+    assert job.status is JobStatus.successful
+    assert runs._runs == {}
+
+
+def test_stopping_a_job_of_another_process_leaves_ours_alone(
+    runs: WebRuns, gateway: InMemoryGateway, blocking: Blocking
+) -> None:
+    started(runs, gateway, blocking, 0.05)
+    created(gateway, adding, "b")
+
+    runs.stop(gateway.find("b"))
+    blocking.let_go.set()
+
+    assert gateway.wait(gateway.find("a"), LONG_SECONDS).status is JobStatus.successful
+    assert not blocking.stopped.is_set()

@@ -1,0 +1,120 @@
+"""What the worker relies on and Prefect does not promise.
+
+A failure here means that a new Prefect version changed it: look at the named place
+before allowing that version.
+"""
+
+import inspect
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from prefect import flow_engine
+from prefect._internal import control_listener
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.runner._hook_runner import HookRunner
+from prefect.utilities.engine import capture_sigterm
+from prefect.workers.base import BaseJobConfiguration, BaseWorker
+
+import pygeoapi_prefect
+from pygeoapi_prefect import prefect_private
+
+
+def parameters_of(function: object) -> list[str]:
+    return list(inspect.signature(function).parameters)  # type: ignore[arg-type]
+
+
+def test_the_engine_finds_the_observer_of_suspensions_as_a_name_of_its_module() -> None:
+    calls = inspect.getsource(flow_engine.BaseFlowRunEngine.setup_flow_run_suspension_request)
+
+    assert "observe_flow_run_suspension(\n" in calls
+    assert inspect.isfunction(vars(flow_engine)["observe_flow_run_suspension"])
+    assert parameters_of(vars(flow_engine)["observe_flow_run_suspension"])[:2] == parameters_of(
+        prefect_private.suspension_is_told_by_the_worker
+    )
+
+
+def test_the_engine_updates_a_run_with_keywords_before_it_starts_it() -> None:
+    source = inspect.getsource(flow_engine.FlowRunEngine.initialize_run)
+
+    assert re.search(r"self\.client\.update_flow_run\(\s*flow_run_id=", source)
+    assert "infrastructure_pid" in parameters_of(SyncPrefectClient.update_flow_run)
+
+
+def test_the_engine_uses_the_client_of_the_context_that_is_open() -> None:
+    assert "SyncClientContext.get_or_create()" in inspect.getsource(
+        flow_engine.FlowRunEngine.initialize_run
+    )
+
+
+def test_the_engine_asks_why_sigterm_came() -> None:
+    assert parameters_of(control_listener._set_intent) == ["value"]
+    assert control_listener.get_intent() is None
+    assert flow_engine._termination_intent() is None
+    known = {"cancel", *flow_engine._SUPERVISOR_OWNED_INTENTS}
+    assert set(get_args(prefect_private.Intent)) <= known
+
+
+def test_without_a_flow_nobody_listens_to_sigterm() -> None:
+    assert prefect_private.tell_engine_why_sigterm_comes("cancel") is False
+    assert control_listener.get_intent() is None
+
+
+def test_while_a_flow_runs_the_engine_learns_why_sigterm_comes() -> None:
+    try:
+        with capture_sigterm():
+            assert prefect_private.tell_engine_why_sigterm_comes("reschedule") is True
+            assert control_listener.get_intent() == "reschedule"
+    finally:
+        control_listener.reset_for_testing()
+
+
+def test_heartbeats_are_off_where_their_setting_is_none() -> None:
+    source = inspect.getsource(flow_engine._send_heartbeats)
+
+    assert "heartbeat_seconds is None" in source
+
+
+def test_the_default_result_storage_is_read_through_the_client() -> None:
+    assert parameters_of(SyncPrefectClient.read_server_default_result_storage) == ["self"]
+
+
+def test_hooks_are_run_for_a_flow_run_and_a_state() -> None:
+    expected = ["self", "flow_run", "state"]
+
+    assert parameters_of(HookRunner.run_cancellation_hooks) == expected
+    assert parameters_of(HookRunner.run_crashed_hooks) == expected
+
+
+@pytest.mark.parametrize("name", prefect_private.WORKER_ATTRIBUTES)
+def test_the_worker_base_class_has_the_attributes_that_ours_uses(name: str) -> None:
+    source = inspect.getsource(BaseWorker)
+
+    assert re.search(rf"self\.{name}\b", source)
+
+
+@pytest.mark.parametrize("name", prefect_private.JOB_CONFIGURATION_METHODS)
+def test_the_job_configuration_calls_what_ours_overrides(name: str) -> None:
+    assert f"self.{name}()" in inspect.getsource(BaseJobConfiguration.prepare_for_flow_run)
+
+
+def test_exit_codes_are_explained() -> None:
+    assert "SIGKILL" in prefect_private.explain_exit_code(-9)
+
+
+def test_private_names_of_prefect_are_imported_in_one_module_only() -> None:
+    package = Path(pygeoapi_prefect.__file__).parent
+    private = re.compile(
+        r"^\s*(from prefect\S*\._|from prefect\S* import .*\b_|import prefect\S*\._)"
+    )
+
+    culprits = [
+        f"{path.name}: {line.strip()}"
+        for path in package.rglob("*.py")
+        if path.name != "prefect_private.py"
+        for line in path.read_text().splitlines()
+        if private.match(line)
+    ]
+
+    assert culprits == []

@@ -1,0 +1,73 @@
+"""Which processes are seen, and which end together."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from pygeoapi_prefect.worker.process import kill_session
+
+# starts one process in its session and one in a session of its own, and says their ids
+FAMILY = """
+import subprocess, sys, time
+inside = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+outside = subprocess.Popen(["sleep", "600"], start_new_session=True)
+print(inside.pid, outside.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def family() -> Iterator[tuple["subprocess.Popen[str]", list[psutil.Process]]]:
+    leader = subprocess.Popen(
+        [sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert leader.stdout is not None
+    others = [psutil.Process(int(pid)) for pid in leader.stdout.readline().split()]
+    yield leader, others
+    leader.kill()
+    for process in filter(_runs, others):
+        process.kill()
+    leader.wait()
+    leader.stdout.close()
+
+
+def _runs(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_all_of_a_session_and_the_family_of_its_leader_end_together(
+    family: tuple["subprocess.Popen[str]", list[psutil.Process]],
+) -> None:
+    leader, others = family
+
+    kill_session(leader.pid)
+
+    assert leader.wait(5) == -signal.SIGKILL
+    assert not any(_runs(process) for process in others)
+
+
+def test_the_rest_of_a_session_ends_when_its_leader_is_gone(
+    family: tuple["subprocess.Popen[str]", list[psutil.Process]],
+) -> None:
+    leader, (inside, _) = family
+    leader.kill()
+    leader.wait()
+
+    kill_session(leader.pid)
+
+    assert not _runs(inside)
+
+
+def test_a_leader_can_be_spared(
+    family: tuple["subprocess.Popen[str]", list[psutil.Process]],
+) -> None:
+    leader, others = family
+
+    kill_session(leader.pid, spare_leader=True)
+
+    assert leader.poll() is None
+    assert not any(_runs(process) for process in others)
