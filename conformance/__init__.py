@@ -1,0 +1,1 @@
+"""The official conformance suite of OGC API - Processes, against this package: `make cite`."""
