@@ -3,7 +3,7 @@
 What has to be told stands with the flow run on the Prefect server: a tag while something
 is left to tell, a label with the subscriber, and one with the deliveries. So any process
 can go on where another was killed. The process of a job makes the first attempt itself
-(see `job_callbacks`); a `Postman` in each web process makes all others.
+(see `job_callbacks`); a loop in each web process makes all others (see `Courier.loop`).
 
 An attempt is noted before it is made, together with the time of the next one, so that two
 processes do not make the same. A subscriber can still be told twice, where a process dies
@@ -14,8 +14,6 @@ only after `RETRY_SECONDS` of vain attempts. The outcome of a job is never touch
 import datetime as dt
 import json
 import logging
-import os
-import threading
 import uuid
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -24,13 +22,8 @@ from typing import Final
 import pydantic
 
 from pygeoapi_prefect import execution
-from pygeoapi_prefect.background import start_thread
-from pygeoapi_prefect.errors import (
-    BackendUnavailable,
-    InvalidRequest,
-    JobNotFound,
-    PygeoapiPrefectError,
-)
+from pygeoapi_prefect.background import BackgroundLoop
+from pygeoapi_prefect.errors import InvalidRequest, JobNotFound, PygeoapiPrefectError
 from pygeoapi_prefect.execution import Output
 from pygeoapi_prefect.gateway import PrefectGateway
 from pygeoapi_prefect.jobs import Job, status_document
@@ -51,6 +44,10 @@ RETRY_SECONDS: Final = (15, 60, 300, 1_800, 7_200, 21_600, 86_400)
 FIRST_ATTEMPT_SECONDS: Final = 15
 """How long the process of a job has for the first attempt, before others make it."""
 REQUEST_TIMEOUT_SECONDS: Final = 10.0
+POLL_SECONDS: Final = 5.0
+"""Between looks at what is due, while something is to be delivered."""
+IDLE_SECONDS: Final = 60.0
+"""Otherwise: other processes may leave something."""
 INLINE_MAX_BYTES: Final = 1024**2
 """Larger outputs are sent as references, where there is an address for them."""
 MEDIA_TYPE: Final = "application/json"
@@ -180,6 +177,14 @@ class Courier:
         self._policy = policy.model_copy(update={"timeout_seconds": timeout_seconds})
         self._results_of = results_of
 
+    def loop(self) -> BackgroundLoop:
+        """Return a loop that delivers what is due, whoever left it."""
+
+        def step() -> float:
+            return POLL_SECONDS if self.deliver_due(dt.datetime.now(dt.UTC)) else IDLE_SECONDS
+
+        return BackgroundLoop(step, name="callbacks", retry_seconds=POLL_SECONDS)
+
     def deliver_due(self, now: dt.datetime) -> int:
         """Make all attempts that are due, and return how many jobs are not told to the end.
 
@@ -275,49 +280,6 @@ class Courier:
     def _note(self, job: Job, callback: Callback, delivery: Delivery) -> None:
         label = job.delivery_label(callback)
         self._gateway.label(job, {label: delivery.model_dump_json()})
-
-
-class Postman:
-    """Delivers what is due, in a thread of this process, as long as that lives.
-
-    Args:
-        courier: Who makes the attempts.
-    """
-
-    POLL_SECONDS: Final = 5.0
-    """While something is to be delivered."""
-    IDLE_SECONDS: Final = 60.0
-    """Otherwise: other processes may leave something."""
-
-    def __init__(self, courier: Courier) -> None:
-        self._courier = courier
-        self._lock = threading.Lock()
-        self._is_wanted = threading.Event()
-        self._process_id: int | None = None
-
-    def wake(self) -> None:
-        """Look soon whether something is due."""
-        self._is_wanted.set()
-        with self._lock:
-            # threads do not survive a fork
-            if self._process_id == os.getpid():
-                return
-            self._process_id = os.getpid()
-        start_thread(self._run, name="callbacks", daemon=True)
-
-    def _run(self) -> None:
-        while True:
-            self._is_wanted.clear()
-            pause_seconds = self.POLL_SECONDS
-            try:
-                if not self._courier.deliver_due(dt.datetime.now(dt.UTC)):
-                    pause_seconds = self.IDLE_SECONDS
-            except BackendUnavailable:
-                pass  # logged where it happened; the next look may succeed
-            except Exception:
-                # nobody listens to this thread, and other jobs have subscribers too
-                logger.exception("callbacks could not be delivered")
-            self._is_wanted.wait(pause_seconds)
 
 
 def _uri_of(job: Job, callback: Callback) -> str | None:

@@ -176,8 +176,11 @@ _CONNECTION_ENDED: Final = (httpx.ReadError, httpx.WriteError, httpx.RemoteProto
 class PrefectGateway(Protocol):
     """Jobs, as the web side asks the Prefect server for them.
 
-    All methods raise `BackendUnavailable` when the Prefect API does not answer.
+    All methods but `close` raise `BackendUnavailable` when the Prefect API does not answer.
     """
+
+    def close(self) -> None:
+        """Close the connections; the next call makes others."""
 
     def submit(
         self,
@@ -325,8 +328,8 @@ class ApiGateway(PrefectGateway):
         self._states = JobStates()
         self._looks: OrderedDict[str, _Look] = OrderedDict()
 
+    @override
     def close(self) -> None:
-        """Close the connections; the next call makes others."""
         self._states.close()
         with self._lock:
             if self._connected is not None and self._connected[0] == os.getpid():

@@ -1,7 +1,7 @@
 """The first attempt at each callback, made by the process that runs the job.
 
 It is made beside the job: no subscriber, however slow, keeps the job or the next one from
-running. Should the process die before or meanwhile, a `callbacks.Postman` takes over.
+running. Should the process die before or meanwhile, a web process takes over.
 """
 
 import datetime as dt

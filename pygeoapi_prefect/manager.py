@@ -22,7 +22,7 @@ from pygeoapi.util import JobStatus as PygeoapiJobStatus
 from pygeoapi.util import Subscriber
 
 from pygeoapi_prefect import execution, retention
-from pygeoapi_prefect.callbacks import Courier, Postman, check_subscriber, results_document
+from pygeoapi_prefect.callbacks import Courier, check_subscriber, results_document
 from pygeoapi_prefect.config import (
     DeploymentConfiguration,
     LogPublication,
@@ -53,7 +53,7 @@ from pygeoapi_prefect.logs import LogPage, LogPosition, page_of
 from pygeoapi_prefect.outputs import StoredOutput, load_outputs
 from pygeoapi_prefect.prefect_results import find_result
 from pygeoapi_prefect.processes import Process, load_process
-from pygeoapi_prefect.retention import Janitor, Removal, RetentionRule
+from pygeoapi_prefect.retention import Removal, RetentionRule, removal_loop
 from pygeoapi_prefect.schemas import (
     JobStatus,
     ProcessExecutionMode,
@@ -92,23 +92,24 @@ class PrefectManager(BaseManager):
 
     def __init__(self, manager_def: dict[str, Any], gateway: PrefectGateway | None = None) -> None:
         self.configuration = parse_manager(manager_def)
+        # over a connection of its own: whoever lists processes need not run a server, which
+        # is what the first call of the other one is for
+        self._discovery_gateway = gateway or ApiGateway()
         self._discovery = self.configuration.discover and Discovery(
-            # over a connection of its own: whoever lists processes need not run a server, which
-            # is what the first call of the other one is for
-            self.configuration.discover,
-            gateway or ApiGateway(),
+            self.configuration.discover, self._discovery_gateway
         )
         super().__init__(manager_def)
         self.is_async = self.configuration.enable_async_job_execution
         self.supports_subscribing = True
         self.output_url: Callable[[str, str], str] | None = None
         self.gateway: PrefectGateway = gateway or ApiGateway(before_first_call=self._go_on)
-        self._postman = Postman(
-            Courier(self.gateway, self.configuration.references, self._results_document)
-        )
-        self._janitor = Janitor(self._clean_up)
+        self._deliveries = Courier(
+            self.gateway, self.configuration.references, self._results_document
+        ).loop()
+        self._removals = removal_loop(self._clean_up)
         self._web_runs = WebRuns(self.gateway)
         self._orphan_watch = OrphanWatch(self.gateway)
+        self._orphan_looks = self._orphan_watch.loop()
         self._loaded: dict[str, tuple[Mapping[str, Any], Process]] = {}
         self._disable_broken_processes()
 
@@ -381,7 +382,7 @@ class PrefectManager(BaseManager):
             self.gateway.cancel(job)
             self._web_runs.stop(job)
             if job.subscriber is not None:
-                self._postman.wake()
+                self._deliveries.wake()
         return True
 
     def remove(self, job: Job) -> None:
@@ -415,10 +416,17 @@ class PrefectManager(BaseManager):
         process is gone, and jobs are removed that are not kept any longer. Servers call it when
         they start; else it happens with the first request that concerns jobs.
         """
-        self._postman.wake()
-        self._orphan_watch.start()
+        self._deliveries.wake()
+        self._orphan_looks.start()
         if not RetentionRule.of(self.configuration.retention).keeps_all:
-            self._janitor.start()
+            self._removals.start()
+
+    def close(self) -> None:
+        """End what goes on beside requests, and the connections; the next request begins anew."""
+        for loop in (self._deliveries, self._orphan_looks, self._removals):
+            loop.stop()
+        for gateway in (self.gateway, self._discovery_gateway):
+            gateway.close()
 
     def _go_on(self, _gateway: PrefectGateway) -> None:
         """Take up what earlier web processes have left behind."""
@@ -454,7 +462,7 @@ class PrefectManager(BaseManager):
                 labels=self._labels(plan, process),
             )
         if job.subscriber is not None:
-            self._postman.wake()
+            self._deliveries.wake()
         return job
 
     def _run(self, plan: Plan, process: Process, timeout_seconds: float) -> Job:
@@ -470,7 +478,7 @@ class PrefectManager(BaseManager):
                 labels=self._labels(plan, process, WebProcess.own().label),
             )
         if plan.request["subscriber"]:
-            self._postman.wake()
+            self._deliveries.wake()
         return self._web_runs.run(process.flow, flow_run, parameters, timeout_seconds)
 
     @contextlib.contextmanager

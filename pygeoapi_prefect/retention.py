@@ -7,12 +7,10 @@ finds again. Several may run at once, and jobs may end meanwhile.
 import dataclasses
 import datetime as dt
 import logging
-import os
-import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from pygeoapi_prefect.background import start_thread
+from pygeoapi_prefect.background import BackgroundLoop
 from pygeoapi_prefect.config import RetentionConfiguration
 from pygeoapi_prefect.errors import BackendUnavailable, JobNotFound, PygeoapiPrefectError
 from pygeoapi_prefect.gateway import PrefectGateway
@@ -21,6 +19,10 @@ from pygeoapi_prefect.jobs import Job
 logger = logging.getLogger(__name__)
 
 PAGE_JOBS: Final = 200
+
+FIRST_SECONDS: Final = 60.0
+"""From the start of a server, which is busy then, until it looks for jobs to remove."""
+INTERVAL_SECONDS: Final = 3600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,40 +137,17 @@ def _leave(_: Job) -> bool:
     return False
 
 
-class Janitor:
-    """Removes jobs by the configured rule, in a thread of this process, as long as that lives.
+def removal_loop(clean_up: Callable[[], None]) -> BackgroundLoop:
+    """Return a loop that removes what is kept no longer.
 
     Args:
         clean_up: Removes what is to be removed now.
     """
 
-    FIRST_SECONDS: Final = 60.0
-    """From the start of a server, which is busy then."""
-    INTERVAL_SECONDS: Final = 3600.0
+    def step() -> float:
+        clean_up()
+        return INTERVAL_SECONDS
 
-    def __init__(self, clean_up: Callable[[], None]) -> None:
-        self._clean_up = clean_up
-        self._lock = threading.Lock()
-        self._process_id: int | None = None
-
-    def start(self) -> None:
-        """Start the thread of this process, unless it runs."""
-        with self._lock:
-            # threads do not survive a fork
-            if self._process_id == os.getpid():
-                return
-            self._process_id = os.getpid()
-        start_thread(self._run, name="retention", daemon=True)
-
-    def _run(self) -> None:
-        pause = threading.Event()
-        seconds = self.FIRST_SECONDS
-        while not pause.wait(seconds):
-            seconds = self.INTERVAL_SECONDS
-            try:
-                self._clean_up()
-            except BackendUnavailable:
-                continue  # logged where it happened; the next time it may succeed
-            except Exception:
-                # nobody listens to this thread
-                logger.exception("old jobs could not be removed")
+    return BackgroundLoop(
+        step, name="retention", first_seconds=FIRST_SECONDS, retry_seconds=INTERVAL_SECONDS
+    )

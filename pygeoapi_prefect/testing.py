@@ -96,6 +96,10 @@ class InMemoryGateway(PrefectGateway):
         self._deployments = deployments
         self._changed = threading.Condition()
 
+    @override
+    def close(self) -> None:
+        """There are no connections."""
+
     def set_state(self, job_id: str, state: State[Any]) -> Job:
         """Give a job a state of `prefect.states`, as a worker would. Raises `JobNotFound`."""
         with self._changed:

@@ -8,15 +8,14 @@ import contextlib
 import dataclasses
 import logging
 import os
-import threading
 import time
 import uuid
 from typing import Final, Self
 
 import psutil
 
-from pygeoapi_prefect.background import start_thread
-from pygeoapi_prefect.errors import BackendUnavailable, JobNotFound
+from pygeoapi_prefect.background import BackgroundLoop
+from pygeoapi_prefect.errors import JobNotFound
 from pygeoapi_prefect.gateway import PrefectGateway
 from pygeoapi_prefect.os_processes import is_same_process, started_at, this_machine
 
@@ -82,18 +81,21 @@ class OrphanWatch:
 
     def __init__(self, gateway: PrefectGateway) -> None:
         self._gateway = gateway
-        self._lock = threading.Lock()
-        self._process_id: int | None = None
         self._heard: dict[uuid.UUID, tuple[str | None, float]] = {}
 
-    def start(self) -> None:
-        """Start to look from time to time, in a thread of this process, unless it runs."""
-        with self._lock:
-            # threads do not survive a fork
-            if self._process_id == os.getpid():
-                return
-            self._process_id = os.getpid()
-        start_thread(self._run, name="orphaned-jobs", daemon=True)
+    def loop(self) -> BackgroundLoop:
+        """Return a loop that looks from time to time."""
+
+        def step() -> float:
+            self.look(time.monotonic())
+            return self.LOOK_SECONDS
+
+        return BackgroundLoop(
+            step,
+            name="orphaned-jobs",
+            first_seconds=self.LOOK_SECONDS,
+            retry_seconds=self.LOOK_SECONDS,
+        )
 
     def look(self, now: float) -> None:
         """Mark jobs failed whose process is known to be gone by now.
@@ -117,14 +119,3 @@ class OrphanWatch:
             else:
                 heard[job.flow_run_id] = (job.web_pulse, since)
         self._heard = heard
-
-    def _run(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(self.LOOK_SECONDS):
-            try:
-                self.look(time.monotonic())
-            except BackendUnavailable:
-                continue  # logged where it happened; the next look may succeed
-            except Exception:
-                # nobody listens to this thread
-                logger.exception("orphaned jobs could not be looked for")

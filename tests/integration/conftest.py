@@ -40,7 +40,6 @@ from pygeoapi.process.shapely_functions import PROCESS_METADATA as SHAPELY_METAD
 from pygeoapi.util import RequestedProcessExecutionMode
 
 from pygeoapi_prefect.deployments import deploy
-from pygeoapi_prefect.gateway import ApiGateway
 from pygeoapi_prefect.jobs import Job
 from pygeoapi_prefect.manager import PrefectManager
 from pygeoapi_prefect.webserver import point_pygeoapi_at, read_configuration
@@ -214,13 +213,7 @@ class Site:
 
     def close_managers(self) -> None:
         while self._managers:
-            close_gateway(self._managers.pop())
-
-
-def close_gateway(manager: PrefectManager) -> None:
-    """Close the connection of a manager, which in a server ends with the process."""
-    assert isinstance(manager.gateway, ApiGateway)
-    manager.gateway.close()
+            self._managers.pop().close()
 
 
 class Jobs:
@@ -638,6 +631,6 @@ def http(web: Site, config_path: Path, request: pytest.FixtureRequest) -> Iterat
         application = importlib.import_module(names[1])
         api = sys.modules[names[0]].api_
         yield _APPLICATIONS[request.param](application)
-        close_gateway(api.manager)
+        api.manager.close()
         for name in names:
             sys.modules.pop(name, None)

@@ -17,7 +17,8 @@ import prefect.context
 import pytest
 from pygeoapi.util import RequestedProcessExecutionMode, Subscriber
 
-from pygeoapi_prefect.callbacks import RETRY_SECONDS, Courier, Postman
+from pygeoapi_prefect.background import BackgroundLoop
+from pygeoapi_prefect.callbacks import RETRY_SECONDS, Courier
 from pygeoapi_prefect.errors import JobNotFound
 from pygeoapi_prefect.gateway import ApiGateway
 from pygeoapi_prefect.jobs import Job
@@ -128,10 +129,25 @@ def request(receiver: Receiver, file: Path) -> dict[str, Any]:
     return {"inputs": {"file": str(file)}, "subscriber": receiver.subscriber}
 
 
-def courier(manager_def: dict[str, Any], gateway: ApiGateway, receiver: Receiver) -> Courier:
+@pytest.fixture
+def make_manager(manager_def: dict[str, Any]) -> Iterator[Callable[..., PrefectManager]]:
+    managers: list[PrefectManager] = []
+
+    def make(gateway: ApiGateway | None = None) -> PrefectManager:
+        managers.append(PrefectManager(manager_def, gateway))
+        return managers[-1]
+
+    yield make
+    for manager in managers:
+        manager.close()
+
+
+@pytest.fixture
+def courier(
+    make_manager: Callable[..., PrefectManager], gateway: ApiGateway, receiver: Receiver
+) -> Courier:
     """What a web server that starts later delivers with."""
-    manager = PrefectManager(manager_def, gateway=gateway)
-    return Courier(gateway, receiver.policy, manager._results_document)
+    return Courier(gateway, receiver.policy, make_manager(gateway)._results_document)
 
 
 def after(seconds: float) -> dt.datetime:
@@ -151,11 +167,14 @@ def is_awaited(gateway: ApiGateway, job_id: str) -> bool:
 
 
 def test_a_subscriber_is_told_of_start_and_results_and_a_slow_one_delays_nobody(
-    gateway: ApiGateway, manager_def: dict[str, Any], receiver: Receiver, tmp_path: Path
+    gateway: ApiGateway,
+    make_manager: Callable[..., PrefectManager],
+    receiver: Receiver,
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "file").touch()
     receiver.let_go.clear()
-    manager = PrefectManager(manager_def, gateway=gateway)
+    manager = make_manager(gateway)
     job = manager.execute("waiting", request(receiver, tmp_path / "file"), None)
     assert job.status is JobStatus.successful
     receiver.let_go.set()
@@ -167,7 +186,7 @@ def test_a_subscriber_is_told_of_start_and_results_and_a_slow_one_delays_nobody(
 
 def test_the_results_are_sent_where_the_process_was_killed_while_it_sent_them(
     gateway: ApiGateway,
-    manager_def: dict[str, Any],
+    courier: Courier,
     receiver: Receiver,
     web_process: Callable[[dict[str, Any]], subprocess.Popen[str]],
     tmp_path: Path,
@@ -182,14 +201,14 @@ def test_the_results_are_sent_where_the_process_was_killed_while_it_sent_them(
     receiver.let_go.set()
 
     assert gateway.find(job_id).status is JobStatus.successful
-    courier(manager_def, gateway, receiver).deliver_due(after(RETRY_SECONDS[0] + 1))
+    courier.deliver_due(after(RETRY_SECONDS[0] + 1))
     assert receiver.of("/success") == [{"text": "done"}] * 2
     assert not is_awaited(gateway, job_id)
 
 
 def test_the_failure_is_sent_of_a_job_whose_process_was_killed(
     gateway: ApiGateway,
-    manager_def: dict[str, Any],
+    courier: Courier,
     receiver: Receiver,
     web_process: Callable[[dict[str, Any]], subprocess.Popen[str]],
     tmp_path: Path,
@@ -200,14 +219,14 @@ def test_the_failure_is_sent_of_a_job_whose_process_was_killed(
     process.wait()
 
     OrphanWatch(gateway).look(0.0)
-    courier(manager_def, gateway, receiver).deliver_due(after(60))
+    courier.deliver_due(after(60))
     (failure,) = receiver.of("/failed")
     assert (failure["jobID"], failure["status"]) == (job_id, "failed")
 
 
 def test_a_web_server_that_starts_goes_on_where_another_was_killed(
     gateway: ApiGateway,
-    manager_def: dict[str, Any],
+    make_manager: Callable[..., PrefectManager],
     receiver: Receiver,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -215,14 +234,12 @@ def test_a_web_server_that_starts_goes_on_where_another_was_killed(
     (tmp_path / "file").touch()
     receiver.status = 503
     with monkeypatch.context() as patch:
-        patch.setattr(Postman, "wake", lambda _: None)  # of the one that is killed
-        PrefectManager(manager_def, gateway=gateway).execute(
-            "waiting", request(receiver, tmp_path / "file"), None
-        )
+        patch.setattr(BackgroundLoop, "wake", lambda _: None)  # of the one that is killed
+        make_manager(gateway).execute("waiting", request(receiver, tmp_path / "file"), None)
     receiver.wait_for("/success")
     receiver.status = 200
     monkeypatch.setattr("pygeoapi_prefect.callbacks.dt", _InAnHour)
-    manager = PrefectManager(manager_def)
+    manager = make_manager()
     with pytest.raises(JobNotFound):  # its first call of the Prefect API, whatever it is
         manager.get_job("nobody")
     assert receiver.wait_for("/success", 2) == {"text": "done"}
@@ -241,10 +258,15 @@ class _InAnHour:
 
 
 def test_a_dismissed_job_says_so(
-    gateway: ApiGateway, manager_def: dict[str, Any], receiver: Receiver, tmp_path: Path
+    gateway: ApiGateway,
+    manager_def: dict[str, Any],
+    make_manager: Callable[..., PrefectManager],
+    courier: Courier,
+    receiver: Receiver,
+    tmp_path: Path,
 ) -> None:
     manager_def["sync_job_execution_timeout_seconds"] = 0.1
-    manager = PrefectManager(manager_def, gateway=gateway)
+    manager = make_manager(gateway)
     job_id, *_ = manager.execute_process(
         "waiting",
         {"file": str(tmp_path / "never")},
@@ -253,7 +275,7 @@ def test_a_dismissed_job_says_so(
     )
     receiver.wait_for("/inProgress")
     manager.delete_job(job_id)
-    courier(manager_def, gateway, receiver).deliver_due(after(60))
+    courier.deliver_due(after(60))
     assert receiver.wait_for("/failed")["status"] == "dismissed"
 
 

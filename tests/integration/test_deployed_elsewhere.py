@@ -16,7 +16,7 @@ from pygeoapi_prefect.deployments import deploy
 from pygeoapi_prefect.jobs import Job, JobFilter, status_document
 from pygeoapi_prefect.manager import PrefectManager
 from pygeoapi_prefect.schemas import JobStatus
-from tests.integration.conftest import Jobs, Site, close_gateway, eventually
+from tests.integration.conftest import Jobs, Site, eventually
 from tests.object_storage import object_storage
 
 PACKAGE = {
@@ -61,7 +61,7 @@ def configured(
 
     yield configure
     for manager in managers:
-        close_gateway(manager)
+        manager.close()
 
 
 @pytest.mark.usefixtures("prefect_client")

@@ -5,7 +5,7 @@ import importlib
 import sys
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def gateway() -> InMemoryGateway:
 
 
 @pytest.fixture
-def make_manager(gateway: InMemoryGateway) -> MakeManager:
+def make_manager(gateway: InMemoryGateway) -> Iterator[MakeManager]:
     """Returns a function that makes a manager of processes, by id, and settings.
 
     A process is given as the path of its class, its `processor` mapping or its whole
@@ -42,8 +42,10 @@ def make_manager(gateway: InMemoryGateway) -> MakeManager:
     """
     result_storage = f"memory://results-{uuid.uuid4()}"
 
+    managers: list[PrefectManager] = []
+
     def make(processes: Mapping[str, Any] | None = None, **settings: Any) -> PrefectManager:
-        return PrefectManager(
+        manager = PrefectManager(
             {
                 "name": "pygeoapi_prefect.manager.PrefectManager",
                 "result_storage": result_storage,
@@ -55,8 +57,12 @@ def make_manager(gateway: InMemoryGateway) -> MakeManager:
             },
             gateway=gateway,
         )
+        managers.append(manager)
+        return manager
 
-    return make
+    yield make
+    for manager in managers:
+        manager.close()
 
 
 def _resource(process: Any) -> dict[str, Any]:

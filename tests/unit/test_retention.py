@@ -18,7 +18,6 @@ from pygeoapi_prefect.errors import (
 from pygeoapi_prefect.jobs import CALLBACK_TAG, Job, run_labels
 from pygeoapi_prefect.retention import (
     PAGE_JOBS,
-    Janitor,
     Removal,
     RetentionRule,
     expired_jobs,
@@ -190,26 +189,24 @@ def test_a_rule_that_is_none_is_refused(retention: dict[str, Any]) -> None:
 def test_a_server_removes_by_itself_what_its_configuration_does_not_keep(
     make_manager: MakeManager, gateway: InMemoryGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Janitor, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("pygeoapi_prefect.retention.FIRST_SECONDS", 0.0)
     for number in range(3):
         add(gateway, f"{number}", Completed(), 2)
     is_done = threading.Event()
-    manager = make_manager(result_storage=RESULTS, retention={"max_jobs": 1})
+    keeping_all = make_manager(result_storage=RESULTS)
+    keeping_one = make_manager(result_storage=RESULTS, retention={"max_jobs": 1})
+    deleted: list[str] = []
+    delete = gateway.delete
 
-    def clean_up() -> None:
-        manager._clean_up()
-        is_done.set()
+    def note(job: Job) -> None:
+        delete(job)
+        deleted.append(job.job_id)
+        if len(deleted) == 2:
+            is_done.set()
 
-    monkeypatch.setattr(manager._janitor, "_clean_up", clean_up)
-    manager.start_background_work()
+    monkeypatch.setattr(gateway, "delete", note)
+    keeping_all.start_background_work()
+    assert "retention" not in {thread.name for thread in threading.enumerate()}
+    keeping_one.start_background_work()
     assert is_done.wait(30)
     assert list(gateway.runs) == ["2"]
-
-
-def test_a_server_that_keeps_all_has_nobody_to_remove_jobs(
-    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Janitor, "start", _fail)
-    make_manager().start_background_work()
-    with pytest.raises(StorageError):
-        make_manager(retention={"max_jobs": 1}).start_background_work()

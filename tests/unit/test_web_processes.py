@@ -4,7 +4,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -146,27 +145,3 @@ def test_a_job_that_is_removed_meanwhile_is_no_problem(
     watch.look(0.0)
 
     assert gateway.runs == {}
-
-
-def test_one_thread_looks_from_time_to_time_whatever_goes_wrong(
-    gateway: InMemoryGateway, watch: OrphanWatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    outcomes = [BackendUnavailable("down"), KeyError("bug"), None]
-    done = threading.Event()
-
-    def look(_: float) -> None:
-        if not outcomes:
-            done.set()
-        elif (outcome := outcomes.pop(0)) is not None:
-            raise outcome
-
-    monkeypatch.setattr(OrphanWatch, "LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(watch, "look", look)
-    threads = threading.active_count()
-
-    watch.start()
-    watch.start()
-
-    assert done.wait(30)
-    assert threading.active_count() == threads + 1
-    monkeypatch.setattr(OrphanWatch, "LOOK_SECONDS", 1e6)
