@@ -12,6 +12,7 @@
     ├─ ResultUnavailable       (JobResultNotFoundError)
     │  ├─ ResultNotReady                                 404
     │  ├─ ResultMissing                                  404
+    │  ├─ OutputsNotProduced                             500
     │  ├─ ResultUnreadable                               500
     │  ├─ JobFailed                                      500
     │  ├─ JobRefused                                     400
@@ -103,6 +104,12 @@ class ResultMissing(ResultUnavailable):
     """The job has ended, but the output asked for is not in the result storage."""
 
     ogc_exception_code = f"{OGC_EXCEPTIONS}/no-such-output"
+
+
+class OutputsNotProduced(ResultUnavailable):
+    """The job ended well, but its process made none of the outputs that were asked for."""
+
+    http_status_code = HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 class ResultUnreadable(ResultUnavailable):

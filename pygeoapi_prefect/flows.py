@@ -20,6 +20,7 @@ from typing import Any, Final, cast
 import prefect.runtime.flow_run
 import pydantic
 import yaml
+from prefect import get_run_logger
 from prefect.context import FlowRunContext
 from prefect.filesystems import WritableFileSystem
 from prefect.flows import Flow
@@ -220,6 +221,11 @@ class _JobCall:
     def finish(self, declared_outputs: Mapping[str, Any], returned: Any) -> Any:
         """Store what the author's code returned; gives what Prefect is to take for its result."""
         outputs = store_outputs(self.storage, self.job_id, declared_outputs, returned)
+        missing = [one for one in self.request.get("outputs") or () if one not in outputs]
+        if missing and (run := FlowRunContext.get()) is not None:
+            get_run_logger(run).warning(
+                "The client asked for outputs that were not produced: %s", ", ".join(missing)
+            )
         if not _is_deployed():
             self._keep_results_of_prefect()
         return lasting(self.job_id, returned, outputs)

@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,9 +38,11 @@ from pygeoapi_prefect.errors import (
     JobRefused,
     JobWasDismissed,
     LogNotPublished,
+    OutputsNotProduced,
     RequestTooLarge,
     ResultMissing,
     ResultNotReady,
+    ResultUnavailable,
     ResultUnreadable,
     StorageError,
     UnknownProcess,
@@ -165,7 +167,7 @@ class PrefectManager(BaseManager):
         Raises:
             UnknownProcess: There is no such process.
             ExecutionError: The request does not fit the process (`InvalidRequest`), the job
-                could not be made, or it failed while the client waited.
+                could not be made, or it ended without result while the client waited.
         """
         request = {
             "inputs": data_dict,
@@ -182,9 +184,10 @@ class PrefectManager(BaseManager):
         job = self.execute(process_id, request, mode)
         if not job.has_ended:
             return _accepted(job)
-        if job.status is not JobStatus.successful:
-            raise ExecutionError(f"job {job.job_id} ended as {job.status}: {job.message}")
-        result = self.result(job)
+        try:
+            result = self.result(job)
+        except ResultUnavailable as error:
+            raise ExecutionError(error.detail) from error
         headers = {PREFERENCE_APPLIED: "wait"} if mode else {}
         # pygeoapi sets the content type of raw results only
         headers["Content-Type"] = result.media_type
@@ -312,12 +315,18 @@ class PrefectManager(BaseManager):
             JobRefused: It failed for what the client sent.
             JobWasDismissed: It was dismissed.
             ResultMissing: Its outputs are not in the result storage (any more).
+            OutputsNotProduced: It has none of those that were asked for.
             ResultUnreadable: Its flow is not one of ours, and stored them in a form that is
                 not read.
         """
         outputs = self.outputs(job)
         request = read_request(job.execution_request or "{}", self._storage(job))
         requested, response = execution.requested_outputs(request, outputs)
+        if request.get("outputs") and not requested:
+            raise OutputsNotProduced(
+                f"job {job.job_id} has none of the outputs that were asked for "
+                f"({_listed(request['outputs'])}); it has {_listed(outputs) or 'no output at all'}"
+            )
         if preferred is ReturnPreference.minimal:
             requested = execution.by_reference(requested)
         return execution.shape([*outputs.values()], requested, response)
@@ -634,6 +643,10 @@ def _accepted(job: Job) -> ExecutionAnswer:
     # pygeoapi sends a statusInfo only where this header says that it answers asynchronously
     headers = {PREFERENCE_APPLIED: "respond-async", "Content-Type": "application/json"}
     return job.job_id, "application/json", None, PygeoapiJobStatus.accepted, headers
+
+
+def _listed(output_ids: Iterable[str]) -> str:
+    return ", ".join(map(repr, output_ids))
 
 
 def require_successful(job: Job) -> None:

@@ -10,7 +10,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from pygeoapi.process.shapely_functions import PROCESS_METADATA as SHAPELY_METADATA
 
-from tests.integration.conftest import Answer, HttpClient, Jobs
+from pygeoapi_prefect.logs import LogPosition
+from tests.integration.conftest import Answer, HttpClient, Jobs, eventually
 
 CONTENT: dict[str, tuple[str, bytes]] = {
     "bytes": ("image/png", b"\x89PNG\r\n\x1a\n\x00\xff<>&"),
@@ -156,6 +157,20 @@ def test_an_output_that_the_job_does_not_have_is_not_found(http: HttpClient, job
     execute(http, "returning", {"kind": "text"})
     answer = http("GET", f"/jobs/{jobs.newest().job_id}/results/pictures")
     assert answer.status == 404
+
+
+def test_who_asks_only_for_what_a_process_forgets_is_told_so(http: HttpClient, jobs: Jobs) -> None:
+    answer = execute(http, "selective", {}, outputs={"forgotten": {}})
+    assert answer.status == 500
+    assert "none of the outputs that were asked for ('forgotten')" in answer.json["description"]
+    both = execute(http, "selective", {}, outputs={"note": {}, "forgotten": {}})
+    assert (both.status, both.body) == (200, b"fine")
+
+    def warning() -> str | None:
+        lines = jobs.manager.log(jobs.newest().job_id, LogPosition(), 100).lines
+        return next((one.message for one in lines if "not produced" in one.message), None)
+
+    assert "forgotten" in eventually(warning)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class Measuring(BaseProcessor):
 
 
 class Selective(BaseProcessor):
-    """Has several outputs, and returns those that it is told are wanted."""
+    """Has several outputs, and returns those that it is told are wanted; but one it forgets."""
 
     texts: ClassVar = {"table": "a,b\n1,2\n", "note": "fine"}
 
@@ -70,6 +70,7 @@ class Selective(BaseProcessor):
             "table": {"schema": {"type": "string", "contentMediaType": "text/csv"}},
             "note": {"schema": {"type": "string"}},
             "told": {"schema": {"contentMediaType": "application/json"}},
+            "forgotten": {"schema": {}},
         }
         super().__init__(processor_def, {**METADATA, "outputs": outputs})
         self.supports_outputs = True

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 from flask.testing import FlaskClient
@@ -26,6 +26,7 @@ from pygeoapi_prefect.errors import (
     ExecutionError,
     InvalidRequest,
     JobNotFound,
+    OutputsNotProduced,
     ResultMissing,
     ResultNotReady,
     ResultUnavailable,
@@ -34,6 +35,7 @@ from pygeoapi_prefect.errors import (
 )
 from pygeoapi_prefect.jobs import RESULT_STORAGE_LABEL
 from pygeoapi_prefect.manager import PrefectManager
+from pygeoapi_prefect.outputs import store_outputs
 from pygeoapi_prefect.process.base import BasePrefectProcessor
 from pygeoapi_prefect.schemas import (
     ProcessDescription,
@@ -523,6 +525,24 @@ def test_one_output_can_be_read_whatever_was_asked_for(manager: PrefectManager) 
     assert (output.media_type, output.read()) == ("image/png", Selecting.VALUES["map"])
     with pytest.raises(ResultMissing, match="has no output 'colour'"):
         manager.output(job, "colour")
+
+
+def test_outputs_that_were_asked_for_and_not_produced_are_named(
+    make_manager: Callable[..., PrefectManager],
+) -> None:
+    manager = make_manager({"selecting": SELECTING}, **DEPLOYED)
+    job_id = submitted(manager, requested_outputs={"map": {}})
+    job = manager.gateway.find(job_id)
+    store_outputs(
+        manager._storage(job), job_id, {"text": {}, "count": {}}, {"text": "", "count": 1}
+    )
+    cast(InMemoryGateway, manager.gateway).set_state(job_id, Completed())
+
+    with pytest.raises(
+        OutputsNotProduced, match=r"none .* asked for \('map'\); it has 'text', 'count'"
+    ):
+        manager.get_job_result(job_id)
+    assert manager.output(manager.gateway.find(job_id), "count").read() == b"1"
 
 
 def test_a_result_outlives_its_process_in_the_configuration(manager: PrefectManager) -> None:
