@@ -388,6 +388,19 @@ def test_files_of_pages_are_sent_once_and_no_others_are(service: Service) -> Non
         assert answer.status_code == 404
 
 
+@both_applications
+def test_the_definition_of_the_api_is_shown_and_tried(visit: Visit) -> None:
+    page = visit.open("/openapi?f=html")
+    operation = page.locator("#operations-jobs-getJobs")
+    operation.get_by_role("button", name="get /jobs", exact=False).first.click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table")
+    expect(answer.locator(".response-col_status").last).to_contain_text("200")
+    expect(answer).to_contain_text("numberReturned")
+
+
+
 def test_a_page_goes_on_when_the_server_is_back(visit: Visit) -> None:
     path = visit.service.submit("showcase", {"name": "Ada", "seconds": 2})
     page = visit.open(f"{path}?f=html")
