@@ -75,7 +75,7 @@ class ObjectStorage:
 
 @contextlib.contextmanager
 def object_storage() -> Iterator[ObjectStorage]:
-    """Run an S3 server in this process."""
+    """Run an S3 server in this process; all of them have the same buckets."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

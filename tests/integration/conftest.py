@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -529,9 +530,9 @@ def flow_run_of(jobs: Jobs, prefect_client: SyncPrefectClient) -> Callable[[str]
 
 
 @pytest.fixture
-def folder(web: Site, request: pytest.FixtureRequest) -> Path:
+def folder(web: Site) -> Path:
     """A folder that test and job share."""
-    path: Path = web.folder / "work" / str(abs(hash(request.node.nodeid)))
+    path = web.folder / "work" / uuid.uuid4().hex
     path.mkdir(parents=True)
     return path
 

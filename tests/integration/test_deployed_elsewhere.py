@@ -17,7 +17,7 @@ from pygeoapi_prefect.jobs import Job, JobFilter, status_document
 from pygeoapi_prefect.manager import PrefectManager
 from pygeoapi_prefect.schemas import JobStatus
 from tests.integration.conftest import Jobs, Site, eventually
-from tests.object_storage import object_storage
+from tests.object_storage import ObjectStorage
 
 PACKAGE = {
     "__init__.py": "",
@@ -67,6 +67,7 @@ def configured(
 @pytest.mark.usefixtures("prefect_client")
 def test_code_in_a_block_runs_where_it_is_not_installed(
     configured: Callable[..., tuple[Path, PrefectManager]],
+    s3: ObjectStorage,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -75,35 +76,34 @@ def test_code_in_a_block_runs_where_it_is_not_installed(
     for name, content in PACKAGE.items():
         (package / name).write_text(content)
     monkeypatch.syspath_prepend(str(package.parent))
-    with object_storage() as storage:
-        storage.create_bucket("code")
-        blocks: dict[str, Any] = {
-            "local-file-system/elsewhere": LocalFileSystem(basepath=str(tmp_path / "code")),
-            "remote-file-system/elsewhere": RemoteFileSystem(
-                basepath="s3://code/processes",
-                settings={
-                    "key": "key",
-                    "secret": "secret",
-                    "client_kwargs": {"endpoint_url": storage.endpoint},
-                },
-            ),
-        }
-        for block in blocks.values():
-            block.save("elsewhere", overwrite=True, _sync=True)
-        config, manager = configured(
-            **{
-                f"depth-{slug.partition('-')[0]}": {
-                    "name": "depths_for_test.process.Depth",
-                    "prefect": {"deployment": {"storage_block": slug}},
-                }
-                for slug in blocks
+    s3.create_bucket("code-elsewhere")
+    blocks: dict[str, Any] = {
+        "local-file-system/elsewhere": LocalFileSystem(basepath=str(tmp_path / "code")),
+        "remote-file-system/elsewhere": RemoteFileSystem(
+            basepath="s3://code-elsewhere/processes",
+            settings={
+                "key": "key",
+                "secret": "secret",
+                "client_kwargs": {"endpoint_url": s3.endpoint},
+            },
+        ),
+    }
+    for block in blocks.values():
+        block.save("elsewhere", overwrite=True, _sync=True)
+    config, manager = configured(
+        **{
+            f"depth-{slug.partition('-')[0]}": {
+                "name": "depths_for_test.process.Depth",
+                "prefect": {"deployment": {"storage_block": slug}},
             }
-        )
-        assert {change.problem for change in deploy(config)} == {None}
-        jobs = Jobs(manager)
-        job_ids = [jobs.submit(process_id, {}) for process_id in ("depth-local", "depth-remote")]
-        for job_id in job_ids:
-            assert json.loads(jobs.result(job_id)) == {"Maggiore": 194}
+            for slug in blocks
+        }
+    )
+    assert {change.problem for change in deploy(config)} == {None}
+    jobs = Jobs(manager)
+    job_ids = [jobs.submit(process_id, {}) for process_id in ("depth-local", "depth-remote")]
+    for job_id in job_ids:
+        assert json.loads(jobs.result(job_id)) == {"Maggiore": 194}
     sys.modules.pop("depths_for_test", None)
 
 

@@ -24,7 +24,7 @@ from pygeoapi_prefect.code_storage import (
 )
 from pygeoapi_prefect.errors import ConfigurationError, StorageError
 from pygeoapi_prefect.flows import ProcessDefinition
-from tests.object_storage import object_storage
+from tests.object_storage import ObjectStorage
 
 BLOCK = "local-file-system/code"
 
@@ -216,22 +216,25 @@ def test_the_pull_step_is_where_deployments_say() -> None:
 
 
 def test_a_bucket_block_stores_below_its_folder(
-    modules: Path, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    modules: Path,
+    stored: Path,
+    s3: ObjectStorage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     code = staged("single_for_test.Single", tmp_path)
-    with object_storage() as storage:
-        storage.create_bucket("code")
-        credentials = AwsCredentials(
-            aws_access_key_id="key",
-            aws_secret_access_key=SecretStr("secret"),
-            aws_client_parameters=AwsClientParameters(endpoint_url=storage.endpoint),
-        )
-        bucket = S3Bucket(bucket_name="code", bucket_folder="lakes", credentials=credentials)
-        monkeypatch.setattr(code_storage, "load_block", {BLOCK: bucket}.__getitem__)
+    s3.create_bucket("code-in-a-block")
+    credentials = AwsCredentials(
+        aws_access_key_id="key",
+        aws_secret_access_key=SecretStr("secret"),
+        aws_client_parameters=AwsClientParameters(endpoint_url=s3.endpoint),
+    )
+    bucket = S3Bucket(bucket_name="code-in-a-block", bucket_folder="lakes", credentials=credentials)
+    monkeypatch.setattr(code_storage, "load_block", {BLOCK: bucket}.__getitem__)
 
-        upload_code(code, BLOCK, "all/ours-1")
-        upload_code(code, BLOCK, "all/ours-2")
-        remove_code(BLOCK, "all", "ours-", keep=["ours-2"])
+    upload_code(code, BLOCK, "all/ours-1")
+    upload_code(code, BLOCK, "all/ours-2")
+    remove_code(BLOCK, "all", "ours-", keep=["ours-2"])
 
-        assert storage.keys("code") == {"lakes/all/ours-2/single_for_test.py"}
-        assert pulled("all/ours-2").keys() == {"single_for_test.py"}
+    assert s3.keys("code-in-a-block") == {"lakes/all/ours-2/single_for_test.py"}
+    assert pulled("all/ours-2").keys() == {"single_for_test.py"}
