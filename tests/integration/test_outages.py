@@ -88,6 +88,36 @@ def test_a_job_goes_on_when_its_client_has_waited_long_enough(web: Site, folder:
     assert json.loads(jobs.result(job_id)) == "went on"
 
 
+@pytest.mark.parametrize("runs_in", ["worker", "web process"])
+def test_who_waits_while_prefect_is_away_gets_the_result(
+    web: Site, worker: None, folder: Path, caplog: pytest.LogCaptureFixture, runs_in: str
+) -> None:
+    jobs = Jobs(web.manager(sync_through_deployments=runs_in == "worker"))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(jobs.run, "patient", {"folder": str(folder)})
+        eventually(lambda: (folder / "alive").exists() or None)
+        with web.forwarder.closed():
+            # the wait, or the watch over jobs of the web process, has met it
+            eventually(lambda: "the Prefect API cannot be reached" in caplog.text or None)
+            (folder / "go").touch()
+        _, _, body = waiting.result(timeout=60)
+    assert json.loads(body) == "went on"
+
+
+def test_who_waits_for_too_long_while_prefect_is_away_gets_the_job(
+    web: Site, worker: None, folder: Path
+) -> None:
+    jobs = Jobs(web.manager(sync_through_deployments=True, sync_job_execution_timeout_seconds=3))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(jobs.manager.execute_process, "patient", {"folder": str(folder)})
+        eventually(lambda: (folder / "alive").exists() or None)
+        with web.forwarder.closed():
+            job_id, _, _, status, _ = waiting.result(timeout=60)
+    assert status.value == "accepted"
+    (folder / "go").touch()
+    assert json.loads(jobs.result(job_id)) == "went on"
+
+
 @pytest.fixture
 def serve(web: Site) -> Callable[[], tuple[subprocess.Popen[bytes], str]]:
     """Returns a function that starts a web server, as an operator does, and its address."""
