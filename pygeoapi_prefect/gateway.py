@@ -129,7 +129,8 @@ class TaggedDeployment:
 class PrefectGateway(Protocol):
     """Jobs, as the web side asks the Prefect server for them.
 
-    All methods but `close` raise `BackendUnavailable` when the Prefect API does not answer.
+    All methods but `close` and `wait` raise `BackendUnavailable` when the Prefect API does not
+    answer.
     """
 
     def close(self) -> None:
