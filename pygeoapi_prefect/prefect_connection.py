@@ -4,6 +4,7 @@ Foreign exceptions of the API client end here, as errors of ours. A server that 
 answer, or answers what the Prefect API would not, is `BackendUnavailable`.
 """
 
+import json
 import logging
 import os
 import random
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 import httpx
+import pydantic
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings
@@ -193,7 +195,10 @@ _FOREIGN: Final = (
     _BusyAnswer,
     httpx.HTTPError,
     ObjectNotFound,  # what the client makes of some answers
-    ValueError,  # the answer is no JSON, or not what the client can make objects of
+    # the answer is no JSON, or not what the client can make objects of
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+    pydantic.ValidationError,
 )
 _CONNECTION_ENDED: Final = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 
