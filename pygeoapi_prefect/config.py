@@ -146,6 +146,15 @@ class ManagerConfiguration(_Configuration):
             "process. A process whose `deployment` is configured always does."
         ),
     ] = False
+    max_jobs_in_web_process: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="How many synchronous jobs run at once in one web process, whether clients "
+            "still wait for them or not. One more goes to the work pool, if the process can be "
+            "executed asynchronously; otherwise it is refused with status 503.",
+        ),
+    ] = 32
     sync_job_execution_timeout_seconds: Annotated[
         float,
         Field(
@@ -315,7 +324,11 @@ class DeploymentConfiguration(_Configuration):
         ),
     ] = None
     queue: Annotated[
-        str | None, Field(description="Work queue of the work pool. Default: the pool's own.")
+        str | None,
+        Field(
+            description="Work queue of the work pool, also for jobs of a deployment that exists. "
+            "Default: the pool's own, or that of the existing deployment."
+        ),
     ] = None
     job_variables: Annotated[
         Mapping[str, Any],
@@ -382,7 +395,16 @@ class DeploymentConfiguration(_Configuration):
 
 
 OWNERS_KEYS: Final = frozenset(
-    {"work_pool", "job_variables", "concurrency_limit", "tags", "schedules", "paused"}
+    {
+        "work_pool",
+        "job_variables",
+        "concurrency_limit",
+        "tags",
+        "schedules",
+        "paused",
+        "storage_block",
+        "storage_sub_path",
+    }
 )
 """Keys of a deployment that only the configuration which makes it may set."""
 
@@ -514,7 +536,8 @@ def parse_process(process_id: str, resource: Mapping[str, Any]) -> ProcessConfig
                 f"{where}.prefect.deployment.{min(others)}: a deployment that exists has this "
                 "from its owner"
             )
-        if existing is None or "/" not in (existing.name or "") or parsed.prefect.metadata is None:
+        is_named = existing is not None and (existing.name or "").count("/") == 1
+        if not is_named or parsed.prefect.metadata is None:
             raise ConfigurationError(
                 f"{where} needs either `name` (the processor's class), or both "
                 "`prefect.deployment.name` (flow name/deployment name) and `prefect.metadata`"

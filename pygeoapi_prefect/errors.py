@@ -22,6 +22,8 @@
        ├─ RequestTooLarge                                413
        ├─ DeploymentNotFound                             500
        ├─ BackendUnavailable                             503
+       │  └─ BackendUnreachable                          503
+       ├─ ServerBusy                                     503
        └─ StorageError                                   500
           └─ StorageUnavailable                          503
 
@@ -166,6 +168,16 @@ class DeploymentNotFound(ExecutionError):
 
 class BackendUnavailable(ExecutionError):
     """The Prefect API did not answer; the state of jobs is not known."""
+
+    http_status_code = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class BackendUnreachable(BackendUnavailable):
+    """The Prefect API cannot have been asked at all: nothing has changed there."""
+
+
+class ServerBusy(ExecutionError):
+    """The web process runs as many jobs as it may, and the process has no other way to run."""
 
     http_status_code = HTTPStatus.SERVICE_UNAVAILABLE
 

@@ -1,26 +1,20 @@
-"""The only module on the web side that speaks to the Prefect API.
+"""Jobs as the web side asks the Prefect API for them, over one `PrefectConnection`.
 
-Foreign exceptions of the API client end here, as errors of ours. A server that does not
-answer is `BackendUnavailable`, never an empty list or an unknown job.
+A server that does not answer is `BackendUnavailable`, never an empty list or an unknown job.
 """
 
 import contextlib
 import dataclasses
 import datetime as dt
-import logging
-import os
-import random
-import re
-import threading
 import time
 import uuid
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
+from itertools import batched
 from typing import Any, Final, NamedTuple, Protocol, override
 
-import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import FlowRunCreate, StateCreate
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -52,14 +46,11 @@ from prefect.client.schemas.objects import (
     State,
     StateType,
 )
-from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.responses import DeploymentResponse, OrchestrationResult
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort, LogSort, TaskRunSort
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings
 from prefect.states import Cancelled, Cancelling, Crashed
 
-from pygeoapi_prefect.dialect import cut
 from pygeoapi_prefect.errors import (
     BackendUnavailable,
     DeploymentNotFound,
@@ -67,63 +58,42 @@ from pygeoapi_prefect.errors import (
     InvalidRequest,
     JobNotFound,
 )
-from pygeoapi_prefect.job_states import JobStates
+from pygeoapi_prefect.job_states import JobStates, RecentJobs
 from pygeoapi_prefect.jobs import (
     ALL_JOBS,
     CALLBACK_TAG,
     JOB_TAG,
-    RESTART_STATE_NAMES,
     WEB_RUN_STATES,
     Job,
     JobFilter,
     JobPage,
     job_of_run,
-    process_tag,
     run_name,
     run_tags,
-    states_of,
 )
 from pygeoapi_prefect.logs import LogLine, LogPosition
-from pygeoapi_prefect.prefect_settings import SettingsOverride
+from pygeoapi_prefect.prefect_connection import PrefectConnection
+from pygeoapi_prefect.run_filters import run_filter_of
 from pygeoapi_prefect.schemas import JobStatus
-
-logger = logging.getLogger(__name__)
 
 PAGE_MAX_RUNS: Final = 200
 """What one call of the Prefect API returns at most, with its default settings."""
 SIFTED_MAX_RUNS: Final = 5 * PAGE_MAX_RUNS
 """How many runs one page of jobs, chosen by duration, looks at."""
 
-CONNECT_TIMEOUT_SECONDS: Final = 5.0
-RETRY_PAUSES_SECONDS: Final = (0.1, 0.5, 2.0)
-"""Between calls that are made again. Prefect's own retries would take over a minute, for
-each of the requests that then wait for a server that is down."""
-BUSY_PAUSES_SECONDS: Final = (0.05, 0.1, 0.2, *[0.3] * 65)
-"""Between calls of a Prefect API that answers, but is busy: 20 s in all. Where many write to
-SQLite at once, four of five calls may find it locked, and no job should be turned away. Who
-waited longer and longer would never have luck."""
-BUSY_SECONDS: Final = 5.0
-"""How long it is taken to be busy."""
-TURN_SECONDS: Final = 15.0
-"""How long a creation waits for others at most, which may get no answer at all."""
-
 FIRST_POLL_SECONDS: Final = 0.05
 LONGEST_POLL_SECONDS: Final = 1.0
 """Between looks at a job, also where its end will be announced."""
 AFTER_END_SECONDS: Final = 0.005
-LOOK_SECONDS: Final = 0.5
-"""How long what is known of a job is known, if nothing else is announced."""
-
-SCHEDULED_AHEAD: Final = dt.timedelta(minutes=1)
-"""Before it is due, a run of a schedule is a job of lists: the Prefect server's clock may be
-ahead of ours, and no job that a client has just made may be missing."""
 
 COUNTED_TIME: Final = dt.timedelta(days=1)
 """Before a job, and after now: task runs have times of the clocks of other machines."""
 
-
 CALLBACK_TIME: Final = dt.timedelta(days=30)
 """After a job is made, its subscriber is told nothing any more."""
+
+_TOLD_STATES: Final = (*TERMINAL_STATES, StateType.RUNNING)
+"""Of runs whose subscribers there may be something to tell."""
 
 
 class TaskCount(NamedTuple):
@@ -156,27 +126,11 @@ class TaggedDeployment:
     preset: frozenset[str] = frozenset()
 
 
-_RETRYING_NOTHING: Final = SettingsOverride({PREFECT_CLIENT_MAX_RETRIES: 0})
-_BUSY: Final = frozenset(
-    {
-        httpx.codes.REQUEST_TIMEOUT,
-        httpx.codes.TOO_MANY_REQUESTS,
-        httpx.codes.BAD_GATEWAY,
-        httpx.codes.SERVICE_UNAVAILABLE,
-    }
-)
-_PARAMETERS_REFUSED: Final = re.compile(
-    r"Error creating flow run: Validation failed(?: for field (.+?))?\. Failure reason: (.+)",
-    re.DOTALL,
-)
-_REASON_CHARACTERS: Final = 300
-_CONNECTION_ENDED: Final = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
-
-
 class PrefectGateway(Protocol):
     """Jobs, as the web side asks the Prefect server for them.
 
-    All methods but `close` raise `BackendUnavailable` when the Prefect API does not answer.
+    All methods but `close` and `wait` raise `BackendUnavailable` when the Prefect API does not
+    answer.
     """
 
     def close(self) -> None:
@@ -190,10 +144,12 @@ class PrefectGateway(Protocol):
         deployment: str,
         parameters: Mapping[str, Any],
         labels: Mapping[str, str],
+        work_queue: str | None = None,
     ) -> Job:
         """Create a run of a deployment (``flow name/deployment name``).
 
-        The run gets those of the parameters that the deployment's flow declares.
+        The run gets those of the parameters that the deployment's flow declares, and goes to
+        the work queue of the deployment, unless another one of its work pool is named.
 
         Raises:
             DeploymentNotFound: There is no such deployment.
@@ -236,6 +192,9 @@ class PrefectGateway(Protocol):
     def wait(self, job: Job, timeout_seconds: float) -> Job:
         """Return a job as soon as it has ended, or as it is when the time is up.
 
+        Where the Prefect API does not answer, it may be back in time. If it is not, the job is
+        as it was when it was last seen: whoever waits knows at least that there is one.
+
         Raises:
             JobNotFound: It was removed meanwhile.
         """
@@ -265,9 +224,10 @@ class PrefectGateway(Protocol):
         """Add labels to the run of a job. Raises `JobNotFound`."""
 
     def awaiting_callbacks(self) -> list[Job]:
-        """Return jobs whose subscribers are not told to the end.
+        """Return jobs whose subscribers are not told to the end: all that run or have ended.
 
-        Of many, the newest; and none of more than `CALLBACK_TIME` ago.
+        Of those that wait to run, there is one if there are any; and there is none of more than
+        `CALLBACK_TIME` ago.
         """
 
     def settle_callbacks(self, job: Job) -> None:
@@ -279,24 +239,27 @@ class PrefectGateway(Protocol):
     def dismissed(self, flow_run_ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
         """Return those of the flow runs whose jobs are dismissed or removed."""
 
-    def cancel(self, job: Job) -> None:
-        """Dismiss a job that has not ended: its work is made to stop."""
+    def cancel(self, job: Job) -> Job:
+        """Dismiss a job that has not ended: its work is made to stop.
+
+        Returns:
+            The job as it is then, which may have ended in another way meanwhile.
+
+        Raises:
+            JobNotFound: It was removed meanwhile.
+        """
 
     def crash(self, job: Job, message: str) -> None:
-        """Mark a job failed whose process is gone."""
+        """Mark a job ended whose process is gone: failed, or dismissed if that was to be.
+
+        One that has ended stays as it is.
+
+        Raises:
+            JobNotFound: It was removed meanwhile.
+        """
 
     def delete(self, job: Job) -> None:
         """Remove the run of a job, with its sub-flows and artifacts. Raises `JobNotFound`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Look:
-    job: Job
-    began: float
-
-    @property
-    def is_fresh(self) -> bool:
-        return time.monotonic() - self.began < LOOK_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,26 +278,18 @@ class ApiGateway(PrefectGateway):
             first call; again before the next one if it raises.
     """
 
-    def __init__(self, before_first_call: Callable[[PrefectGateway], None] | None = None) -> None:
-        self._before_first_call = before_first_call
-        self._prepared_process: int | None = None
-        self._lock = threading.Lock()
-        self._connected: tuple[int, SyncPrefectClient] | None = None
-        self._busy_until = 0.0
-        self._turn = threading.Lock()
+    def __init__(self, before_first_call: Callable[[], None] | None = None) -> None:
+        self._api = PrefectConnection(before_first_call)
         self._deployments: dict[str, _Deployment] = {}
         self._flow_ids: dict[str, uuid.UUID] = {}
         self._flow_names: dict[uuid.UUID, str] = {}
         self._states = JobStates()
-        self._looks: OrderedDict[str, _Look] = OrderedDict()
+        self._recent = RecentJobs(self._states)
 
     @override
     def close(self) -> None:
         self._states.close()
-        with self._lock:
-            if self._connected is not None and self._connected[0] == os.getpid():
-                self._connected[1].__exit__(None, None, None)
-            self._connected = None
+        self._api.close()
 
     @override
     def submit(
@@ -345,7 +300,13 @@ class ApiGateway(PrefectGateway):
         deployment: str,
         parameters: Mapping[str, Any],
         labels: Mapping[str, str],
+        work_queue: str | None = None,
     ) -> Job:
+        missing = DeploymentNotFound(
+            f"process {process_id} cannot run: Prefect has no deployment {deployment!r}; "
+            "the operator creates it with `pygeoapi-prefect deploy`"
+        )
+
         def create(client: SyncPrefectClient) -> FlowRun:
             target = self._deployment(client, deployment, parameters)
             return client.create_flow_run_from_deployment(
@@ -359,24 +320,19 @@ class ApiGateway(PrefectGateway):
                 idempotency_key=run_name(job_id),
                 tags=run_tags(process_id, labels),
                 labels=dict(labels),
+                work_queue_name=work_queue,
             )
 
         began = time.monotonic()
         try:
-            job = job_of_run(self._create(create))
-        except (ObjectNotFound, InvalidRequest):
+            run = self._api.create(create, missing=missing)
+        except (DeploymentNotFound, InvalidRequest):
             # it may have been changed, or deleted and made anew, since we learned of it
             self._deployments.pop(deployment, None)
-        else:
-            self._remember_look(job, began)
-            return job
-        try:
-            return job_of_run(self._create(create))
-        except ObjectNotFound as error:
-            raise DeploymentNotFound(
-                f"process {process_id} cannot run: Prefect has no deployment {deployment!r}; "
-                "the operator creates it with `pygeoapi-prefect deploy`"
-            ) from error
+            run = self._api.create(create, missing=missing)
+        job = job_of_run(run)
+        self._recent.remember(job, began)
+        return job
 
     @override
     def create_run(
@@ -410,23 +366,12 @@ class ApiGateway(PrefectGateway):
             return FlowRun.model_validate(response.json())
 
         try:
-            return self._create(create)
-        except ObjectNotFound:
-            self._flow_ids.pop(flow.name, None)  # somebody deleted the flow
-            return self._create(create)
-
-    def _create(self, create: Callable[[SyncPrefectClient], FlowRun]) -> FlowRun:
-        """Create a run; one at a time where the API is busy.
-
-        On SQLite, of those who create runs at once, one succeeds.
-        """
-        is_busy = time.monotonic() < self._busy_until
-        has_turn = is_busy and self._turn.acquire(timeout=TURN_SECONDS)
-        try:
-            return self._call(create)
-        finally:
-            if has_turn:
-                self._turn.release()
+            return self._api.create(create)
+        except BackendUnavailable:
+            raise
+        except ExecutionError:
+            self._flow_ids.pop(flow.name, None)  # somebody may have deleted the flow
+            return self._api.create(create)
 
     @override
     def tagged_deployments(self, tags: Collection[str]) -> list[TaggedDeployment]:
@@ -456,7 +401,7 @@ class ApiGateway(PrefectGateway):
         )
 
     def _deployments_from(self, offset: int, wanted: DeploymentFilter) -> list[DeploymentResponse]:
-        return self._call(
+        return self._api.call(
             lambda client: client.read_deployments(
                 deployment_filter=wanted,
                 sort=DeploymentSort.NAME_ASC,
@@ -471,7 +416,7 @@ class ApiGateway(PrefectGateway):
         for start in range(0, len(unknown), PAGE_MAX_RUNS):
             wanted = FlowFilter(id=FlowFilterId(any_=unknown[start : start + PAGE_MAX_RUNS]))
             read = partial(SyncPrefectClient.read_flows, flow_filter=wanted, limit=PAGE_MAX_RUNS)
-            self._flow_names |= {flow.id: flow.name for flow in self._call(read)}
+            self._flow_names |= {flow.id: flow.name for flow in self._api.call(read)}
 
     @override
     def find(self, job_id: str) -> Job:
@@ -491,18 +436,12 @@ class ApiGateway(PrefectGateway):
             runs = self._read(run_filter, limit=1)
             if runs and JOB_TAG in runs[0].tags and job_of_run(runs[0]).job_id == job_id:
                 return runs[0]
-        raise JobNotFound(f"there is no job {job_id}")
+        raise _no_job(job_id)
 
     @override
     def look(self, job_id: str) -> Job:
-        with self._lock:
-            look = self._looks.get(job_id)
-        if (
-            look is not None
-            and look.is_fresh
-            and self._states.goes_on(look.job.flow_run_id, look.began)
-        ):
-            return look.job
+        if (recent := self._recent.get(job_id)) is not None:
+            return recent
         began = time.monotonic()
         job = self.find(job_id)
         if job.has_ended:
@@ -510,27 +449,16 @@ class ApiGateway(PrefectGateway):
         if job.status is JobStatus.running and not job.reports_progress:
             tasks = self.count_tasks(job)
             job = job.with_tasks(ended=tasks.ended, known=tasks.known)
-        self._remember_look(job, began)
+        self._recent.remember(job, began)
         return job
-
-    def _remember_look(self, job: Job, began: float) -> None:
-        with self._lock:
-            self._looks[job.job_id] = _Look(job, began)
-            self._looks.move_to_end(job.job_id)
-            while self._looks and not next(iter(self._looks.values())).is_fresh:
-                self._looks.popitem(last=False)
-
-    def _forget_look(self, job: Job) -> None:
-        with self._lock:
-            self._looks.pop(job.job_id, None)
 
     @override
     def page(self, job_filter: JobFilter = ALL_JOBS, *, limit: int, offset: int = 0) -> JobPage:
         now = dt.datetime.now(dt.UTC)
-        run_filter = _run_filter(job_filter, now)
+        run_filter = run_filter_of(job_filter, now)
         if job_filter.has_duration:
             return self._page_by_duration(run_filter, job_filter, now, limit, offset)
-        count = self._call(lambda client: client.count_flow_runs(flow_run_filter=run_filter))
+        count = self._api.call(lambda client: client.count_flow_runs(flow_run_filter=run_filter))
         end = min(offset + limit, count)
         jobs: list[Job] = []
         for start in range(offset, end, PAGE_MAX_RUNS):
@@ -582,7 +510,8 @@ class ApiGateway(PrefectGateway):
                     has_end_been_announced = True
                     end.clear()
                     pause_seconds = AFTER_END_SECONDS
-                job = self.find(job.job_id)
+                with contextlib.suppress(BackendUnavailable):  # logged where it happened
+                    job = self.find(job.job_id)
                 pause_seconds = min(pause_seconds * 1.3, LONGEST_POLL_SECONDS)
         return job
 
@@ -597,7 +526,7 @@ class ApiGateway(PrefectGateway):
             "history_interval_seconds": (end - start).total_seconds(),
             "flow_runs": {"id": {"any_": [str(job.flow_run_id)]}},
         }
-        response = self._call(
+        response = self._api.call(
             lambda client: client.request("POST", "/task_runs/history", json=body)
         )
         counts = Counter[str]()
@@ -615,7 +544,7 @@ class ApiGateway(PrefectGateway):
             # which it includes
             timestamp=LogFilterTimestamp.model_validate({"after_": position.time}),
         )
-        logs = self._call(
+        logs = self._api.call(
             lambda client: client.read_logs(
                 log_filter, limit=limit, offset=position.lines, sort=LogSort.TIMESTAMP_ASC
             )
@@ -637,7 +566,7 @@ class ApiGateway(PrefectGateway):
         if not task_run_ids:
             return {}
         run_filter = TaskRunFilter(id=TaskRunFilterId(any_=[*task_run_ids]))
-        runs = self._call(
+        runs = self._api.call(
             lambda client: client.read_task_runs(
                 task_run_filter=run_filter, sort=TaskRunSort.ID_DESC, limit=PAGE_MAX_RUNS
             )
@@ -657,22 +586,27 @@ class ApiGateway(PrefectGateway):
 
     @override
     def label(self, job: Job, labels: Mapping[str, str]) -> None:
-        try:
-            self._call(lambda client: client.update_flow_run_labels(job.flow_run_id, dict(labels)))
-        except ObjectNotFound as error:
-            raise JobNotFound(f"there is no job {job.job_id}") from error
+        self._api.call(
+            lambda client: client.update_flow_run_labels(job.flow_run_id, dict(labels)),
+            missing=_no_job(job.job_id),
+        )
 
     @override
     def awaiting_callbacks(self) -> list[Job]:
-        run_filter = FlowRunFilter(
-            tags=FlowRunFilterTags(all_=[JOB_TAG, CALLBACK_TAG]),
-            parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
-            # there mostly is none, and to find that out all runs would have to be looked at
-            expected_start_time=FlowRunFilterExpectedStartTime.model_validate(
-                {"after_": dt.datetime.now(dt.UTC) - CALLBACK_TIME}
-            ),
-        )
-        return [job_of_run(run) for run in self._read(run_filter)]
+        def in_states(**criteria: Collection[StateType]) -> FlowRunFilter:
+            return FlowRunFilter(
+                tags=FlowRunFilterTags(all_=[JOB_TAG, CALLBACK_TAG]),
+                parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
+                # there mostly is none, and to find that out all runs would have to be looked at
+                expected_start_time=FlowRunFilterExpectedStartTime.model_validate(
+                    {"after_": dt.datetime.now(dt.UTC) - CALLBACK_TIME}
+                ),
+                state=FlowRunFilterState(type=FlowRunFilterStateType.model_validate(criteria)),
+            )
+
+        runs = self._read_all(in_states(any_=_TOLD_STATES))
+        runs += self._read(in_states(not_any_=_TOLD_STATES), limit=1)
+        return [job_of_run(run) for run in runs]
 
     @override
     def settle_callbacks(self, job: Job) -> None:
@@ -681,10 +615,7 @@ class ApiGateway(PrefectGateway):
             left = [tag for tag in tags if tag != CALLBACK_TAG]
             client.update_flow_run(job.flow_run_id, tags=left)
 
-        try:
-            self._call(settle)
-        except ObjectNotFound as error:
-            raise JobNotFound(f"there is no job {job.job_id}") from error
+        self._api.call(settle, missing=_no_job(job.job_id))
 
     @override
     def web_jobs(self) -> list[Job]:
@@ -694,45 +625,47 @@ class ApiGateway(PrefectGateway):
             deployment_id=FlowRunFilterDeploymentId(is_null_=True),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*WEB_RUN_STATES])),
         )
-        runs = self._read(run_filter)
+        runs = self._read_all(run_filter)
         return [job for job in map(job_of_run, runs) if job.web_process is not None]
 
     @override
     def dismissed(self, flow_run_ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
-        wanted = set(flow_run_ids)
-        run_filter = FlowRunFilter(
-            id=FlowRunFilterId(any_=[*wanted]),
-            state=FlowRunFilterState(
-                type=FlowRunFilterStateType(not_any_=[StateType.CANCELLING, StateType.CANCELLED])
-            ),
-        )
-        runs = self._read(run_filter)
-        return wanted - {run.id for run in runs}
+        dismissed = set(flow_run_ids)
+        for some in batched([*dismissed], PAGE_MAX_RUNS):
+            run_filter = FlowRunFilter(
+                id=FlowRunFilterId(any_=[*some]),
+                state=FlowRunFilterState(
+                    type=FlowRunFilterStateType(
+                        not_any_=[StateType.CANCELLING, StateType.CANCELLED]
+                    )
+                ),
+            )
+            dismissed -= {run.id for run in self._read(run_filter)}
+        return dismissed
 
     @override
-    def cancel(self, job: Job) -> None:
-        # a worker stops the work of a deployed run and then sets it Cancelled; nobody
-        # but the web process itself is responsible for a run without a deployment
-        state: State[Any] = Cancelling() if job.deployment_id else Cancelled()
-        self._set_state(job, state)
+    def cancel(self, job: Job) -> Job:
+        # whoever runs it sets it Cancelled when its work has stopped. Until then the server takes
+        # no other end; one that is Cancelled already could still become Completed
+        self._set_state(job, Cancelling())
+        return self.find(job.job_id)
 
     @override
     def crash(self, job: Job, message: str) -> None:
-        self._set_state(job, Crashed(message=message))
+        if self._set_state(job, Crashed(message=message)) is StateType.CANCELLING:
+            self._set_state(job, Cancelled())
 
     @override
     def delete(self, job: Job) -> None:
-        self._forget_look(job)
+        self._recent.forget(job)
         runs = self._run_tree(job.flow_run_id)
-        self._delete_artifacts(runs)
+        missing = _no_job(job.job_id)
+        self._delete_artifacts(runs, missing)
         # the lowest first: a sub-flow whose parent is gone would be taken for a job
         for run_id in reversed(runs[1:]):
-            with contextlib.suppress(ObjectNotFound):
-                self._call(partial(_delete_run, run_id))
-        try:
-            self._call(partial(_delete_run, job.flow_run_id))
-        except ObjectNotFound as error:
-            raise JobNotFound(f"there is no job {job.job_id}") from error
+            with contextlib.suppress(JobNotFound):
+                self._api.call(partial(_delete_run, run_id), missing=missing)
+        self._api.call(partial(_delete_run, job.flow_run_id), missing=missing)
 
     def _run_tree(self, flow_run_id: uuid.UUID) -> list[uuid.UUID]:
         """Return a flow run and all of its sub-flows, those above before those below."""
@@ -747,12 +680,17 @@ class ApiGateway(PrefectGateway):
         return runs
 
     def _read_all(self, run_filter: FlowRunFilter) -> list[FlowRun]:
-        runs: list[FlowRun] = []
-        while len(page := self._read(run_filter, offset=len(runs))) == PAGE_MAX_RUNS:
-            runs += page
-        return runs + page
+        """Read all runs; while pages are read, some can come and go."""
+        runs: dict[uuid.UUID, FlowRun] = {}
+        offset = 0
+        while page := self._read(run_filter, offset=offset):
+            runs |= {run.id: run for run in page}
+            offset += PAGE_MAX_RUNS
+            if len(page) < PAGE_MAX_RUNS:
+                break
+        return [*runs.values()]
 
-    def _delete_artifacts(self, flow_run_ids: list[uuid.UUID]) -> None:
+    def _delete_artifacts(self, flow_run_ids: list[uuid.UUID], missing: JobNotFound) -> None:
         """Delete what Prefect would leave behind."""
         # client.read_artifacts() sends nulls that the server refuses
         body = {
@@ -760,15 +698,17 @@ class ApiGateway(PrefectGateway):
             "limit": PAGE_MAX_RUNS,
         }
 
-        def delete_page(client: SyncPrefectClient) -> int:
+        def read_page(client: SyncPrefectClient) -> list[uuid.UUID]:
             page = client.request("POST", "/artifacts/filter", json=body).json()
-            for artifact in page:
-                with contextlib.suppress(ObjectNotFound):
-                    client.delete_artifact(uuid.UUID(artifact["id"]))
-            return len(page)
+            return [uuid.UUID(artifact["id"]) for artifact in page]
 
-        while self._call(delete_page) == PAGE_MAX_RUNS:
-            pass
+        is_last = False
+        while not is_last:
+            page = self._api.call(read_page)
+            is_last = len(page) < PAGE_MAX_RUNS
+            for artifact_id in page:
+                with contextlib.suppress(JobNotFound):  # somebody else removes it too
+                    self._api.call(partial(_delete_artifact, artifact_id), missing=missing)
 
     def _read(
         self, run_filter: FlowRunFilter, *, limit: int = PAGE_MAX_RUNS, offset: int = 0
@@ -778,18 +718,20 @@ class ApiGateway(PrefectGateway):
         Ids do not tell: the server gives a random one to each run with an idempotency key.
         """
         newest_first = FlowRunSort.EXPECTED_START_TIME_DESC
-        return self._call(
+        return self._api.call(
             lambda client: client.read_flow_runs(
                 flow_run_filter=run_filter, sort=newest_first, limit=limit, offset=offset
             )
         )
 
-    def _set_state(self, job: Job, state: State[Any]) -> None:
-        self._forget_look(job)
-        try:
-            self._call(lambda client: client.set_flow_run_state(job.flow_run_id, state))
-        except ObjectNotFound as error:
-            raise JobNotFound(f"there is no job {job.job_id}") from error
+    def _set_state(self, job: Job, state: State[Any]) -> StateType | None:
+        """Propose a state, and return the type of that which the run has then."""
+        self._recent.forget(job)
+        outcome: OrchestrationResult[Any] = self._api.call(
+            lambda client: client.set_flow_run_state(job.flow_run_id, state),
+            missing=_no_job(job.job_id),
+        )
+        return None if outcome.state is None else outcome.state.type
 
     def _deployment(
         self, client: SyncPrefectClient, name: str, wanted: Collection[str]
@@ -809,168 +751,17 @@ class ApiGateway(PrefectGateway):
             self._flow_ids[name] = client.create_flow_from_name(name)
         return self._flow_ids[name]
 
-    def _client(self) -> SyncPrefectClient:
-        with self._lock:
-            # servers fork after they have loaded the application: sockets are not shared
-            if self._connected is None or self._connected[0] != os.getpid():
-                if not get_current_settings().api.url:
-                    # Prefect would quietly start a server of its own
-                    raise BackendUnavailable(
-                        "no Prefect server is configured: the operator sets PREFECT_API_URL"
-                    )
-                timeout = httpx.Timeout(
-                    get_current_settings().api.request_timeout, connect=CONNECT_TIMEOUT_SECONDS
-                )
-                hooks = {"response": [_raise_where_busy]}
-                client = get_client(
-                    sync_client=True, httpx_settings={"timeout": timeout, "event_hooks": hooks}
-                )
-                client.__enter__()
-                self._connected = (os.getpid(), client)
-            client = self._connected[1]
-            is_first_call = self._prepared_process != os.getpid()
-            self._prepared_process = os.getpid()
-        if is_first_call and self._before_first_call is not None:
-            try:
-                self._before_first_call(self)
-            except BaseException:
-                self._prepared_process = None
-                raise
-        return client
 
-    def _call[Answer](self, call: Callable[[SyncPrefectClient], Answer]) -> Answer:
-        # A call that is made again does no harm: runs are created under idempotency keys.
-        pauses_seconds = iter(RETRY_PAUSES_SECONDS)
-        busy_pauses_seconds = iter(BUSY_PAUSES_SECONDS)
-        while True:
-            try:
-                with _RETRYING_NOTHING():
-                    return call(self._client())
-            except _CONNECTION_ENDED as error:
-                logger.info("the Prefect API ended a connection: %r", error)
-                if not _pause(pauses_seconds):
-                    raise _translated(error) from error
-            except _BusyAnswer as busy:
-                logger.info("the Prefect API answered %s", busy.status)
-                # a proxy with nothing behind it is not busy
-                is_away = busy.status == httpx.codes.BAD_GATEWAY
-                if not is_away:
-                    self._busy_until = time.monotonic() + BUSY_SECONDS
-                if not _pause(pauses_seconds if is_away else busy_pauses_seconds):
-                    raise _no_answer(busy.status) from busy
-            except PrefectHTTPStatusError as error:
-                if not _has_new_csrf_token(error.response) or not _pause(pauses_seconds):
-                    raise _translated(error) from error
-            except httpx.HTTPError as error:
-                raise _translated(error) from error
+def _no_job(job_id: str) -> JobNotFound:
+    return JobNotFound(f"there is no job {job_id}")
 
 
-class _BusyAnswer(Exception):
-    """The Prefect API answers that it is busy."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-def _raise_where_busy(response: httpx.Response) -> None:
-    # Prefect's client would wait for two seconds and more
-    if response.status_code in _BUSY:
-        raise _BusyAnswer(response.status_code)
-
-
-def _pause(pauses_seconds: Iterator[float]) -> bool:
-    """Wait before another call; whether there is to be one."""
-    seconds = next(pauses_seconds, None)
-    if seconds is None:
-        return False
-    # those who were refused together must not come back together
-    time.sleep(seconds * random.uniform(0.5, 1.5))  # noqa: S311  nothing secret
-    return True
-
-
-def _no_answer(status: int) -> BackendUnavailable:
-    logger.error("the Prefect API answered %s", status)
-    return BackendUnavailable("the Prefect server failed to answer; try again later")
-
-
-def _has_new_csrf_token(response: httpx.Response) -> bool:
-    # the client has fetched another one by now
-    return response.status_code == httpx.codes.FORBIDDEN and "Invalid CSRF token" in response.text
-
-
-def _translated(error: httpx.HTTPError) -> Exception:
-    """Return our error for one of the API client."""
-    if not isinstance(error, PrefectHTTPStatusError):
-        logger.error("the Prefect API cannot be reached: %r", error)
-        return BackendUnavailable("the Prefect server cannot be reached; try again later")
-    status = error.response.status_code
-    if status == httpx.codes.NOT_FOUND:
-        return ObjectNotFound(error)
-    if error.response.is_server_error:
-        return _no_answer(status)
-    if status == httpx.codes.CONFLICT and (reason := _refused_parameters(error.response)):
-        return InvalidRequest(f"inputs: {reason}")
-    logger.error("the Prefect API refused a request: %s", error.response.text)
-    return ExecutionError("the Prefect server refused a request of this server")
-
-
-def _refused_parameters(response: httpx.Response) -> str | None:
-    """Return what is wrong with the parameters of a run, if that is why it was refused."""
-    try:
-        match = _PARAMETERS_REFUSED.match(str(response.json()["detail"]))
-    except (ValueError, LookupError, TypeError):
-        return None
-    return match and cut(": ".join(filter(None, match.groups())), _REASON_CHARACTERS)
+def _delete_artifact(artifact_id: uuid.UUID, client: SyncPrefectClient) -> None:
+    client.delete_artifact(artifact_id)
 
 
 def _delete_run(run_id: uuid.UUID, client: SyncPrefectClient) -> None:
     client.delete_flow_run(run_id)
-
-
-def _run_filter(job_filter: JobFilter, now: dt.datetime) -> FlowRunFilter:
-    """Return a filter of the Prefect API for all criteria; that for duration is too wide."""
-    criteria: dict[str, Any] = {
-        "tags": {"all_": [JOB_TAG]},
-        # a flow's sub-flows inherit its tags, but are no jobs
-        "parent_task_run_id": {"is_null_": True},
-    }
-    if job_filter.process_ids is not None:
-        criteria["tags"]["any_"] = [process_tag(one) for one in sorted(job_filter.process_ids)]
-    # schedules make runs days before they are due, and make them anew with every deployment
-    latest = now + SCHEDULED_AHEAD
-    criteria["expected_start_time"] = {
-        "after_": job_filter.created_from,
-        "before_": min(job_filter.created_until or latest, latest),
-    }
-    if job_filter.statuses is not None:
-        criteria["state"] = _state_criteria(job_filter.statuses)
-    if job_filter.has_duration:
-        criteria["start_time"] = _start_time_criteria(job_filter, now)
-    return FlowRunFilter.model_validate(criteria)
-
-
-def _state_criteria(statuses: frozenset[JobStatus]) -> dict[str, Any]:
-    """Return which states have some statuses, as `jobs.job_of_run` reads them."""
-    types = {"any_": states_of(statuses)}
-    is_running_wanted = JobStatus.running in statuses
-    if is_running_wanted is (JobStatus.accepted in statuses):
-        return {"type": types}
-    # a run that started is scheduled again while it waits to go on
-    if is_running_wanted:
-        return {"operator": "or_", "type": types, "name": {"any_": RESTART_STATE_NAMES}}
-    return {"type": types, "name": {"not_any_": RESTART_STATE_NAMES}}
-
-
-def _start_time_criteria(job_filter: JobFilter, now: dt.datetime) -> dict[str, Any]:
-    """Return between which times jobs of the right duration have started."""
-    criteria: dict[str, Any] = {"is_null_": False}
-    if job_filter.min_duration_seconds is not None:
-        criteria["before_"] = now - dt.timedelta(seconds=job_filter.min_duration_seconds)
-    is_about_running = job_filter.statuses == frozenset({JobStatus.running})
-    if is_about_running and job_filter.max_duration_seconds is not None:
-        criteria["after_"] = now - dt.timedelta(seconds=job_filter.max_duration_seconds)
-    return criteria
 
 
 def _uuid_of(text: str) -> uuid.UUID | None:

@@ -6,6 +6,7 @@ makes it. Asking it costs it as much as a step of the job itself.
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import threading
@@ -21,7 +22,7 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter, EventRelatedFilter
 
 from pygeoapi_prefect.background import start_thread
-from pygeoapi_prefect.jobs import JOB_TAG
+from pygeoapi_prefect.jobs import JOB_TAG, Job
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ IDLE_SECONDS: Final = 60.0
 """How long events are listened to after somebody last wanted to know."""
 KNOWN_JOBS: Final = 10_000
 """Of so many jobs, the last ones to end, the end is remembered."""
+LOOK_SECONDS: Final = 0.5
+"""How long what is known of a job is known, if nothing else is announced."""
 _ENDS: Final = frozenset({*TERMINAL_STATES, StateType.CANCELLING})
 
 
@@ -163,3 +166,52 @@ class JobStates:
             if state_type in TERMINAL_STATES:
                 for ended in self._waiting.get(run_id, ()):
                     ended.set()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    job: Job
+    began: float
+
+    @property
+    def is_fresh(self) -> bool:
+        return time.monotonic() - self.began < LOOK_SECONDS
+
+
+class RecentJobs:
+    """Jobs as they were a moment ago, as long as nothing else has been announced of them.
+
+    Args:
+        states: What is announced.
+    """
+
+    def __init__(self, states: JobStates) -> None:
+        self._states = states
+        self._lock = threading.Lock()
+        self._looks: OrderedDict[str, _Look] = OrderedDict()
+
+    def get(self, job_id: str) -> Job | None:
+        """Return a job, unless the Prefect server has to be asked for it."""
+        with self._lock:
+            look = self._looks.get(job_id)
+        if look is None or not look.is_fresh:
+            return None
+        return look.job if self._states.goes_on(look.job.flow_run_id, look.began) else None
+
+    def remember(self, job: Job, began: float) -> None:
+        """Keep a job that has not ended.
+
+        Args:
+            job: The job.
+            began: When it was asked for, as from `time.monotonic`.
+        """
+        with self._lock:
+            self._looks[job.job_id] = _Look(job, began)
+            self._looks.move_to_end(job.job_id)
+            while self._looks and not next(iter(self._looks.values())).is_fresh:
+                self._looks.popitem(last=False)
+
+    def forget(self, job: Job) -> None:
+        """Forget a job that is changed now."""
+        with self._lock:
+            self._looks.pop(job.job_id, None)

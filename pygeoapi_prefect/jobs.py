@@ -56,6 +56,7 @@ WEB_RUN_STATES: Final = (
     StateType.RUNNING,
     StateType.SCHEDULED,  # for the next try
     StateType.PAUSED,
+    StateType.CANCELLING,
 )
 """Of runs that a web process has begun, and is to end."""
 

@@ -7,6 +7,7 @@ anything of a request.
 """
 
 import contextlib
+import dataclasses
 import datetime as dt
 import json
 import logging
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from pathlib import Path
 from typing import Any, Final
 
+from prefect.client.schemas.objects import FlowRun
+from prefect.flows import Flow
 from pygeoapi.process.base import BaseProcessor
 from pygeoapi.process.manager.base import BaseManager
 from pygeoapi.util import JobStatus as PygeoapiJobStatus
@@ -31,7 +34,10 @@ from pygeoapi_prefect.config import (
 )
 from pygeoapi_prefect.discovery import Discovery, LiveResources
 from pygeoapi_prefect.errors import (
+    BackendUnavailable,
+    BackendUnreachable,
     ConfigurationError,
+    DeploymentNotFound,
     ExecutionError,
     InvalidRequest,
     JobFailed,
@@ -44,6 +50,7 @@ from pygeoapi_prefect.errors import (
     ResultNotReady,
     ResultUnavailable,
     ResultUnreadable,
+    ServerBusy,
     StorageError,
     UnknownProcess,
 )
@@ -71,10 +78,26 @@ logger = logging.getLogger(__name__)
 
 PREFERENCE_APPLIED: Final = "Preference-Applied"
 
+STOP_TIME: Final = dt.timedelta(minutes=5)
+"""How long the work of a dismissed job may take to stop; then nobody is there to stop it."""
+
 CLIENTS_ERRORS: Final = frozenset({InvalidRequest.__name__, RequestTooLarge.__name__})
 """With what a job fails for which its client is responsible, where it arrives as a name."""
 
 ExecutionAnswer = tuple[str, str, Any, PygeoapiJobStatus, dict[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dismissal:
+    """What became of a job that somebody wanted to dismiss.
+
+    Attributes:
+        job: The job as it is: dismissed, or ended in another way before it could be. Where it
+            was removed, the job as it was.
+    """
+
+    job: Job
+    is_removed: bool
 
 
 class PrefectManager(BaseManager):
@@ -109,7 +132,7 @@ class PrefectManager(BaseManager):
             self.gateway, self.configuration.references, self._results_document
         ).loop()
         self._removals = removal_loop(self._clean_up)
-        self._web_runs = WebRuns(self.gateway)
+        self._web_runs = WebRuns(self.gateway, self.configuration.max_jobs_in_web_process)
         self._orphan_watch = OrphanWatch(self.gateway)
         self._orphan_looks = self._orphan_watch.loop()
         self._loaded: dict[str, tuple[Mapping[str, Any], Process]] = {}
@@ -220,6 +243,8 @@ class PrefectManager(BaseManager):
                 job could not be made.
         """
         process = self.process(process_id)
+        if wait_seconds == 0:  # who does not wait need not have the web process run the job
+            requested_mode = RequestedProcessExecutionMode.respond_async
         plan = execution.plan(process_id, process.description, request, requested_mode)
         self._check_references(plan, process)
         if subscriber := plan.request["subscriber"]:
@@ -379,7 +404,14 @@ class PrefectManager(BaseManager):
         return inputs if isinstance(inputs, Mapping) else {}
 
     def delete_job(self, job_id: str) -> bool:
+        """Dismiss or remove a job, as pygeoapi's API layer asks for it; see `dismiss`."""
+        self.dismiss(job_id)
+        return True
+
+    def dismiss(self, job_id: str) -> Dismissal:
         """Dismiss a job that has not ended; remove one that has, with its files.
+
+        One that is dismissed already has ended when its work has stopped, or should have.
 
         Raises:
             JobNotFound: There is no such job.
@@ -387,12 +419,18 @@ class PrefectManager(BaseManager):
         job = self.gateway.find(job_id)
         if job.has_ended:
             self.remove(job)
-        elif not job.stopping:
-            self.gateway.cancel(job)
-            self._web_runs.stop(job)
+            return Dismissal(job, is_removed=True)
+        if not job.stopping:
+            job = self.gateway.cancel(job)
+            if job.status is JobStatus.dismissed:
+                self._web_runs.stop(job)
             if job.subscriber is not None:
                 self._deliveries.wake()
-        return True
+        elif dt.datetime.now(dt.UTC) - job.updated > STOP_TIME:
+            logger.warning("job %s: nobody has said that its work has stopped", job_id)
+            self.gateway.crash(job, "Nobody stopped the job")
+            job = self.gateway.find(job_id)
+        return Dismissal(job, is_removed=False)
 
     def remove(self, job: Job) -> None:
         """Remove a job that has ended: its files, then its run.
@@ -434,10 +472,11 @@ class PrefectManager(BaseManager):
         """End what goes on beside requests, and the connections; the next request begins anew."""
         for loop in (self._deliveries, self._orphan_looks, self._removals):
             loop.stop()
+        self._web_runs.close()
         for gateway in (self.gateway, self._discovery_gateway):
             gateway.close()
 
-    def _go_on(self, _gateway: PrefectGateway) -> None:
+    def _go_on(self) -> None:
         """Take up what earlier web processes have left behind."""
         self._orphan_watch.look(time.monotonic())
         self.start_background_work()
@@ -469,6 +508,7 @@ class PrefectManager(BaseManager):
                 deployment=process.deployment,
                 parameters=parameters,
                 labels=self._labels(plan, process),
+                work_queue=process.work_queue,
             )
         if job.subscriber is not None:
             self._deliveries.wake()
@@ -478,17 +518,42 @@ class PrefectManager(BaseManager):
         """Run a job while the client waits, and return it as it is when the time is up."""
         if process.flow is None or process.sync_is_deployed:
             return self.gateway.wait(self._submit(plan, process), timeout_seconds)
-        with self._kept_request(plan, process) as parameters:
-            flow_run = self.gateway.create_run(
-                process.flow,
-                job_id=plan.job_id,
-                process_id=plan.process_id,
-                parameters=parameters,
-                labels=self._labels(plan, process, WebProcess.own().label),
-            )
-        if plan.request["subscriber"]:
-            self._deliveries.wake()
-        return self._web_runs.run(process.flow, flow_run, parameters, timeout_seconds)
+        try:
+            return self._run_here(plan, process, process.flow, timeout_seconds)
+        except ServerBusy as busy:
+            if not process.can_respond_async:
+                raise
+            try:
+                job = self._submit(plan, process)
+            except DeploymentNotFound:
+                raise busy from None  # nobody has promised that there is one
+        return self.gateway.wait(job, timeout_seconds)
+
+    def _run_here(
+        self, plan: Plan, process: Process, flow: Flow[..., Any], timeout_seconds: float
+    ) -> Job:
+        """Run a job in this process. Raises `ServerBusy`."""
+
+        def create() -> tuple[FlowRun, Mapping[str, Any]]:
+            with self._kept_request(plan, process) as parameters:
+                flow_run = self.gateway.create_run(
+                    flow,
+                    job_id=plan.job_id,
+                    process_id=plan.process_id,
+                    parameters=parameters,
+                    labels=self._labels(plan, process, WebProcess.own().label),
+                )
+            if plan.request["subscriber"]:
+                self._deliveries.wake()
+            return flow_run, parameters
+
+        try:
+            return self._web_runs.run(flow, create, timeout_seconds)
+        except BackendUnreachable:
+            raise
+        except BackendUnavailable:
+            self._web_runs.disown(plan.job_id)  # it may have been made all the same
+            raise
 
     @contextlib.contextmanager
     def _kept_request(self, plan: Plan, process: Process) -> Iterator[dict[str, Any]]:
@@ -506,8 +571,11 @@ class PrefectManager(BaseManager):
         reference = f"{execution.STORED_REQUEST_PREFIX}{key}"
         try:
             yield {"job_id": plan.job_id, "execution_request": reference}
-        except ExecutionError:
-            storage.delete(plan.job_id)
+        except BaseException as error:
+            # without an answer, nobody knows whether it was made
+            is_unanswered = isinstance(error, BackendUnavailable)
+            if not is_unanswered or isinstance(error, BackendUnreachable):
+                _remove_unneeded(storage, plan.job_id)
             raise
 
     def _labels(
@@ -637,6 +705,14 @@ def manager_of_commands(config_path: Path) -> PrefectManager:
     definition = configuration.manager.model_dump(mode="json")
     gateway = ApiGateway()
     return PrefectManager({**definition, "processes": configuration.process_resources}, gateway)
+
+
+def _remove_unneeded(storage: ResultStorage, job_id: str) -> None:
+    """Remove what was written for a job that was not made; that is what matters to its client."""
+    try:
+        storage.delete(job_id)
+    except StorageError as error:
+        logger.warning("files of %s, which is no job, are left: %s", job_id, error.detail)
 
 
 def _accepted(job: Job) -> ExecutionAnswer:

@@ -40,6 +40,16 @@ class Process:
         """Whether clients may wait for the end of its jobs."""
         return ProcessJobControlOption.SYNC_EXECUTE in self.description["jobControlOptions"]
 
+    @property
+    def can_respond_async(self) -> bool:
+        """Whether clients may have its jobs run while they do not wait."""
+        return ProcessJobControlOption.ASYNC_EXECUTE in self.description["jobControlOptions"]
+
+    @property
+    def work_queue(self) -> str | None:
+        """The work queue of its jobs, where their deployment does not know it already."""
+        return None if self.flow else self.configuration.deployment.queue
+
     def processor(self) -> BaseProcessor:
         """Return a new processor, with a description that the caller may change."""
         if self.flow is None:

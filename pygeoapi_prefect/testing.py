@@ -39,7 +39,7 @@ from pygeoapi.process.base import BaseProcessor
 from pygeoapi_prefect import execution
 from pygeoapi_prefect.config import ManagerConfiguration
 from pygeoapi_prefect.errors import (
-    BackendUnavailable,
+    BackendUnreachable,
     ConfigurationError,
     DeploymentNotFound,
     JobNotFound,
@@ -80,7 +80,7 @@ class InMemoryGateway(PrefectGateway):
         task_counts: Ended and known task runs by job id; none where a job is missing.
         logs: Log lines by job id.
         tagged: Deployments that can be found by their tags.
-        unavailable: While true, every call raises `BackendUnavailable`, as calls do when
+        unavailable: While true, every call raises `BackendUnreachable`, as calls do when
             the Prefect server is down.
         worker: Called with each job that somebody waits for, before the waiting; for
             example a function that calls `run_job`.
@@ -101,9 +101,14 @@ class InMemoryGateway(PrefectGateway):
         """There are no connections."""
 
     def set_state(self, job_id: str, state: State[Any]) -> Job:
-        """Give a job a state of `prefect.states`, as a worker would. Raises `JobNotFound`."""
+        """Give a job a state of `prefect.states`, as a worker would. Raises `JobNotFound`.
+
+        As on the Prefect server, one that is being dismissed becomes `Cancelled`, and nothing else.
+        """
         with self._changed:
             run = self._run(job_id)
+            if run.state_type is StateType.CANCELLING and not state.is_cancelled():
+                return job_of_run(run)
             changes: dict[str, Any] = {
                 "state": state,
                 "state_type": state.type,
@@ -126,6 +131,7 @@ class InMemoryGateway(PrefectGateway):
         deployment: str,
         parameters: Mapping[str, Any],
         labels: Mapping[str, str],
+        work_queue: str | None = None,
     ) -> Job:
         self._require_available()
         taken = dict(parameters)
@@ -134,7 +140,7 @@ class InMemoryGateway(PrefectGateway):
                 raise DeploymentNotFound(f"Prefect has no deployment {deployment!r}")
             declared = self._deployments[deployment]
             taken = {name: value for name, value in parameters.items() if name in declared}
-        run = self._added(job_id, process_id, taken, labels, Scheduled(), deployment)
+        run = self._added(job_id, process_id, taken, labels, Scheduled(), deployment, work_queue)
         return job_of_run(run)
 
     @override
@@ -177,12 +183,19 @@ class InMemoryGateway(PrefectGateway):
 
     @override
     def wait(self, job: Job, timeout_seconds: float) -> Job:
-        self._require_available()
         if self.worker is not None:
             self.worker(job)
+        last_seen = job
+
+        def has_ended() -> bool:
+            nonlocal last_seen
+            if not self.unavailable:
+                last_seen = job_of_run(self._run(job.job_id))
+            return last_seen.has_ended
+
         with self._changed:
-            self._changed.wait_for(lambda: self.find(job.job_id).has_ended, timeout_seconds)
-        return self.find(job.job_id)
+            self._changed.wait_for(has_ended, timeout_seconds)
+        return last_seen
 
     @override
     def look(self, job_id: str) -> Job:
@@ -225,8 +238,12 @@ class InMemoryGateway(PrefectGateway):
     def awaiting_callbacks(self) -> list[Job]:
         self._require_available()
         with self._changed:
-            runs = [run for run in self.runs.values() if CALLBACK_TAG in run.tags]
-        return [job_of_run(run) for run in reversed(runs)]
+            runs = [run for run in reversed(self.runs.values()) if CALLBACK_TAG in run.tags]
+        told = [
+            run for run in runs if run.state and (run.state.is_running() or run.state.is_final())
+        ]
+        waiting = [run for run in runs if run not in told]
+        return [job_of_run(run) for run in (*told, *waiting[:1])]
 
     @override
     def settle_callbacks(self, job: Job) -> None:
@@ -252,17 +269,20 @@ class InMemoryGateway(PrefectGateway):
         return set(flow_run_ids) - going_on
 
     @override
-    def cancel(self, job: Job) -> None:
-        self._require_available()
-        run = self._run(job.job_id)
-        # as the Prefect server has it: what no worker has picked up needs no stopping
-        is_picked_up = run.deployment_id is not None and run.state_type is not StateType.SCHEDULED
-        self.set_state(job.job_id, Cancelling() if is_picked_up else Cancelled())
+    def cancel(self, job: Job) -> Job:
+        current = self.find(job.job_id)
+        if current.has_ended or current.stopping:
+            return current
+        # as the Prefect server has it: what nobody has picked up needs no stopping
+        is_picked_up = self._run(job.job_id).state_type is not StateType.SCHEDULED
+        return self.set_state(job.job_id, Cancelling() if is_picked_up else Cancelled())
 
     @override
     def crash(self, job: Job, message: str) -> None:
-        self._require_available()
-        if not self.find(job.job_id).has_ended:
+        current = self.find(job.job_id)
+        if current.stopping:
+            self.set_state(job.job_id, Cancelled())
+        elif not current.has_ended:
             self.set_state(job.job_id, Crashed(message=message))
 
     @override
@@ -280,7 +300,7 @@ class InMemoryGateway(PrefectGateway):
 
     def _require_available(self) -> None:
         if self.unavailable:
-            raise BackendUnavailable("the Prefect server cannot be reached; try again later")
+            raise BackendUnreachable("the Prefect server cannot be reached; try again later")
 
     def _run(self, job_id: str) -> FlowRun:
         try:
@@ -296,6 +316,7 @@ class InMemoryGateway(PrefectGateway):
         labels: Mapping[str, str],
         state: State[Any],
         deployment: str | None = None,
+        work_queue: str | None = None,
     ) -> FlowRun:
         run = FlowRun.model_validate(
             {
@@ -308,6 +329,7 @@ class InMemoryGateway(PrefectGateway):
                 "parameters": dict(parameters),
                 "tags": run_tags(process_id, labels),
                 "labels": dict(labels),
+                "work_queue_name": work_queue,
                 "state": state,
                 "state_type": state.type,
                 "state_name": state.name,

@@ -18,11 +18,9 @@ from pygeoapi_prefect.background import BackgroundLoop
 from pygeoapi_prefect.errors import JobNotFound
 from pygeoapi_prefect.gateway import PrefectGateway
 from pygeoapi_prefect.os_processes import is_same_process, started_at, this_machine
+from pygeoapi_prefect.web_runs import PULSE_SECONDS
 
 logger = logging.getLogger(__name__)
-
-PULSE_SECONDS: Final = 20.0
-"""Between the signs of life that a web process leaves with each of its jobs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +63,7 @@ class WebProcess:
 
 
 class OrphanWatch:
-    """Marks jobs failed whose web process is gone.
+    """Marks jobs ended whose web process is gone: failed, or dismissed if they were to stop.
 
     One of this machine is gone when there is no such process. One elsewhere is when its jobs
     show no sign of life any more, while this process saw the Prefect API answer all the time:
@@ -98,7 +96,7 @@ class OrphanWatch:
         )
 
     def look(self, now: float) -> None:
-        """Mark jobs failed whose process is known to be gone by now.
+        """Mark jobs ended whose process is known to be gone by now.
 
         Args:
             now: Seconds of a clock that is never set.

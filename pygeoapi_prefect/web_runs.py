@@ -25,15 +25,28 @@ from prefect.flows import Flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 from prefect.states import Cancelling
 
-from pygeoapi_prefect.errors import BackendUnavailable, JobNotFound
+from pygeoapi_prefect.background import BackgroundLoop
+from pygeoapi_prefect.errors import (
+    BackendUnavailable,
+    JobNotFound,
+    PygeoapiPrefectError,
+    ServerBusy,
+)
 from pygeoapi_prefect.gateway import PrefectGateway
 from pygeoapi_prefect.jobs import WEB_PULSE_LABEL, Job, job_of_run
 from pygeoapi_prefect.prefect_settings import SettingsOverride
-from pygeoapi_prefect.web_processes import PULSE_SECONDS
 
 logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = 1.0
+IDLE_SECONDS: Final = 3600.0
+"""Between looks where no job is watched: whoever has one says so."""
+PULSE_SECONDS: Final = 20.0
+"""Between the signs of life that a web process leaves with each of its jobs."""
+GRACE_SECONDS: Final = 30.0
+"""How long a dismissed job may clean up until it is interrupted once more."""
+
+UNTOLD: Final = "The Prefect server could not be told how the job ended"
 
 _WITHOUT_HEARTBEAT: Final = SettingsOverride({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
 
@@ -54,13 +67,24 @@ class _Run:
     thread: threading.Thread = dataclasses.field(init=False)
     ended: threading.Event = dataclasses.field(default_factory=threading.Event)
     final_state: State[Any] | None = None
-    is_dismissed: bool = False
+    interrupted_at: float | None = None
     last_pulse: float = dataclasses.field(default_factory=time.monotonic)
     cancel_async: Callable[[], object] | None = None
 
+    @property
+    def job(self) -> Job:
+        """The job, as far as it is known here."""
+        return job_of_run(self.flow_run)
+
     def interrupt(self) -> None:
-        """Make the flow stop, at its next Python instruction or where it awaits something."""
-        self.is_dismissed = True
+        """Make the flow stop, at its next Python instruction or where it awaits something.
+
+        It may have to clean up, and is left alone while it does, for as long as is reasonable.
+        """
+        now = time.monotonic()
+        if self.interrupted_at is not None and now - self.interrupted_at < GRACE_SECONDS:
+            return
+        self.interrupted_at = now
         if self.cancel_async is None:
             _raise_in(self.thread, JobDismissed)
         else:
@@ -69,36 +93,51 @@ class _Run:
 
 
 class WebRuns:
-    """The jobs that run in this process."""
+    """The jobs that run in this process.
 
-    def __init__(self, gateway: PrefectGateway) -> None:
+    Args:
+        gateway: The Prefect server.
+        max_runs: How many run at once.
+    """
+
+    def __init__(self, gateway: PrefectGateway, max_runs: int) -> None:
         self._gateway = gateway
+        self._places = threading.Semaphore(max_runs)
         self._lock = threading.Lock()
         self._runs: dict[uuid.UUID, _Run] = {}
-        self._watcher: threading.Thread | None = None
+        self._unreported: set[str] = set()
+        self._watch = BackgroundLoop(
+            self._accompany, name="running-jobs", retry_seconds=WATCH_SECONDS
+        )
 
     def run(
         self,
         flow: Flow[..., Any],
-        flow_run: FlowRun,
-        parameters: Mapping[str, Any],
+        create: Callable[[], tuple[FlowRun, Mapping[str, Any]]],
         timeout_seconds: float,
     ) -> Job:
-        """Run a job, and return it when it has ended, or as it is when the time is up."""
-        run = _Run(flow, flow_run, dict(parameters))
-        run.thread = threading.Thread(
-            target=self._execute, args=(run,), name=flow_run.name, daemon=True
-        )
-        with self._lock:
-            self._runs[flow_run.id] = run
-        run.thread.start()
+        """Run a job, and return it when it has ended, or as it is when the time is up.
+
+        Args:
+            flow: The flow.
+            create: Makes the flow run, and returns it with the parameters of the flow.
+            timeout_seconds: How long to wait.
+
+        Raises:
+            ServerBusy: As many jobs run here as may. No flow run was made.
+        """
+        run = self._started(flow, create)
         if not run.ended.wait(min(WATCH_SECONDS, timeout_seconds)):
-            self._watch()
+            # others may dismiss it, or take it for an orphan
+            self._watch.wake()
             run.ended.wait(max(0.0, timeout_seconds - WATCH_SECONDS))
-        if run.final_state is None:
-            return self._gateway.find(job_of_run(flow_run).job_id)
+        if run.final_state is None or not run.final_state.is_final():
+            try:
+                return self._gateway.find(run.job.job_id)
+            except BackendUnavailable:
+                return run.job  # its client finds out later
         return job_of_run(
-            flow_run.model_copy(
+            run.flow_run.model_copy(
                 update={
                     "state": run.final_state,
                     "state_type": run.final_state.type,
@@ -109,25 +148,59 @@ class WebRuns:
 
     def stop(self, job: Job) -> None:
         """Make a dismissed job stop, if it runs here."""
+        self._interrupt(job.flow_run_id)
+        self._watch.wake()
+
+    def disown(self, job_id: str) -> None:
+        """See to it that a job ends that nothing runs, if it was made at all."""
         with self._lock:
-            run = self._runs.get(job.flow_run_id)
-        if run is not None:
-            run.interrupt()
-        self._watch()
+            self._unreported.add(job_id)
+        self._watch.wake()
+
+    def close(self) -> None:
+        """End the watch over jobs, if there are none; the next one is watched again."""
+        with self._lock:
+            has_jobs = bool(self._runs or self._unreported)
+        if not has_jobs:
+            self._watch.stop()
+
+    def _started(
+        self, flow: Flow[..., Any], create: Callable[[], tuple[FlowRun, Mapping[str, Any]]]
+    ) -> _Run:
+        if not self._places.acquire(blocking=False):
+            raise ServerBusy("this server runs as many jobs as it may; try again later")
+        try:
+            flow_run, parameters = create()
+            run = _Run(flow, flow_run, dict(parameters))
+        except BaseException:
+            self._places.release()
+            raise
+        run.thread = threading.Thread(
+            target=self._execute, args=(run,), name=run.flow_run.name, daemon=True
+        )
+        with self._lock:
+            self._runs[run.flow_run.id] = run
+        run.thread.start()
+        return run
 
     def _execute(self, run: _Run) -> None:
+        is_dismissed = False
         try:
             try:
                 self._run_engine(run)
-            finally:
-                self._forget(run)
-        except JobDismissed:
-            self._forget(run)  # it may have arrived when the engine was done
-            if run.final_state is None:
+                self._leave_alone(run)
+            except JobDismissed:
+                is_dismissed = run.final_state is None
+                self._leave_alone(run)  # it may have arrived when the engine was done
+            if is_dismissed:
                 logger.info("%s was dismissed", run.flow_run.name)
                 _call_cancellation_hooks(run)
         finally:
-            run.ended.set()
+            try:
+                self._report(run)
+            finally:
+                self._places.release()
+                run.ended.set()
 
     def _run_engine(self, run: _Run) -> None:
         # Prefect's heartbeat makes every run wait up to a second for its thread to end; what
@@ -148,45 +221,61 @@ class WebRuns:
             # the engine has recorded what it could; nobody else listens to this thread
             logger.exception("%s broke off", run.flow_run.name)
 
-    def _forget(self, run: _Run) -> None:
+    def _interrupt(self, run_id: uuid.UUID) -> None:
+        with self._lock:
+            run = self._runs.get(run_id)
+            if run is not None:
+                run.interrupt()
+
+    def _leave_alone(self, run: _Run) -> None:
+        """Interrupt a run no more, whose flow has ended."""
         with self._lock:
             self._runs.pop(run.flow_run.id, None)
+            _raise_in(run.thread, None)
 
-    def _watch(self) -> None:
-        """Have runs watched that last longer than a moment.
+    def _report(self, run: _Run) -> None:
+        """See to it that the job ends on the Prefect server too, now or later.
 
-        Other processes may dismiss them, or take them for orphans.
+        The engine has told how it ended, unless it broke off; or the job was dismissed, and is to
+        be `Cancelled` now that its work has stopped.
         """
+        if run.final_state is not None and run.final_state.is_final():
+            return
+        job_id = run.job.job_id
         with self._lock:
-            if self._watcher is not None and self._watcher.is_alive():
-                return
-            self._watcher = threading.Thread(
-                target=self._accompany, name="running-jobs", daemon=True
-            )
-            self._watcher.start()
+            self._unreported.add(job_id)
+        try:
+            self._end(job_id)
+        except PygeoapiPrefectError as error:
+            logger.warning("job %s has ended, which is told later: %s", job_id, error)
+            self._watch.wake()
 
-    def _accompany(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(WATCH_SECONDS):
-            with self._lock:
-                runs = dict(self._runs)
-            if not runs:
-                return
-            try:
-                dismissed = self._gateway.dismissed(runs)
-                self._give_signs_of_life(runs.values())
-            except BackendUnavailable:
-                continue  # logged where it happened; the next look may succeed
-            for run_id in dismissed:
-                runs[run_id].interrupt()
+    def _end(self, job_id: str) -> None:
+        with contextlib.suppress(JobNotFound):  # removed meanwhile, or never made
+            self._gateway.crash(self._gateway.find(job_id), UNTOLD)
+        with self._lock:
+            self._unreported.discard(job_id)
+
+    def _accompany(self) -> float:
+        """Do for the jobs here what a worker does for its own, and return when to do so again."""
+        with self._lock:
+            runs = dict(self._runs)
+            unreported = [*self._unreported]
+        if runs:
+            for run_id in self._gateway.dismissed(runs):
+                self._interrupt(run_id)
+            self._give_signs_of_life(runs.values())
+        for job_id in unreported:
+            self._end(job_id)
+        return WATCH_SECONDS if runs or unreported else IDLE_SECONDS
 
     def _give_signs_of_life(self, runs: Iterable[_Run]) -> None:
         now = time.monotonic()
         for run in runs:
             if now - run.last_pulse >= PULSE_SECONDS:
-                with contextlib.suppress(JobNotFound):  # removed: it is about to be stopped
-                    self._gateway.label(job_of_run(run.flow_run), {WEB_PULSE_LABEL: f"{now:.0f}"})
                 run.last_pulse = now
+                with contextlib.suppress(JobNotFound):  # removed: it is about to be stopped
+                    self._gateway.label(run.job, {WEB_PULSE_LABEL: f"{now:.0f}"})
 
 
 def _stoppable(run: _Run) -> Flow[..., Any]:
@@ -207,7 +296,7 @@ def _stoppable(run: _Run) -> Flow[..., Any]:
         try:
             return await function(*arguments, **keywords)
         except asyncio.CancelledError as error:
-            if run.is_dismissed:
+            if run.interrupted_at is not None:
                 raise JobDismissed from error
             raise
         finally:
@@ -229,8 +318,9 @@ def _call_cancellation_hooks(run: _Run) -> None:
         )
 
 
-def _raise_in(thread: threading.Thread, exception: type[BaseException]) -> None:
+def _raise_in(thread: threading.Thread, exception: type[BaseException] | None) -> None:
+    """Raise an exception in a thread; None takes back one that has not arrived."""
     if thread.ident is not None and thread.is_alive():
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident), ctypes.py_object(exception)
+            ctypes.c_ulong(thread.ident), exception and ctypes.py_object(exception)
         )

@@ -74,21 +74,23 @@ def get_jobs(api: API, request: Request) -> Answer:
 def delete_job(api: API, request: Request, job_id: str) -> Answer:
     """Dismiss a job that has not ended, remove one that has (/req/dismiss/job-dismiss-op).
 
-    Source for the difference: version 2.0, /req/dismiss/job-dismiss-status.
+    Source for the difference: version 2.0, /req/dismiss/job-dismiss-status. One that has ended
+    while it was being dismissed is answered as it is, and stays.
 
     Raises:
         JobNotFound: There is no such job.
     """
-    manager = manager_of(api)
-    job = manager.gateway.find(job_id)
-    manager.delete_job(job_id)
-    message = "Job and its results removed" if job.has_ended else "Job dismissed"
-    dismissed = dataclasses.replace(job, status=JobStatus.dismissed, message=message)
-    status = status_info(api, dismissed)
-    if job.has_ended:
+    dismissal = manager_of(api).dismiss(job_id)
+    job = dismissal.job
+    if dismissal.is_removed:
+        job = dataclasses.replace(
+            job, status=JobStatus.dismissed, message="Job and its results removed"
+        )
+    status = status_info(api, job)
+    if dismissal.is_removed:
         status["links"] = [one for one in status["links"] if one["rel"] == "up"]
     if request.wants_html:
-        return job_page(api, request, dismissed, status)
+        return job_page(api, request, job, status)
     return json_answer(api, request, status)
 
 

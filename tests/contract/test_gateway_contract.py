@@ -13,8 +13,18 @@ from typing import Any, Protocol
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Failed, Pending, Running
+from prefect.states import (
+    AwaitingRetry,
+    Cancelled,
+    Cancelling,
+    Completed,
+    Crashed,
+    Failed,
+    Pending,
+    Running,
+)
 
 from pygeoapi_prefect.errors import (
     BackendUnavailable,
@@ -319,6 +329,27 @@ def test_parameters_that_do_not_fit_are_the_clients_affair(
         submit(prefect_bench.gateway, process_id, deployment=name, parameters={"a": "many"})
 
 
+def test_a_run_goes_to_the_work_queue_that_is_named(
+    prefect_bench: PrefectBench, process_id: str
+) -> None:
+    client, name = prefect_bench.client, process_id[8:]
+    client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+    client.create_deployment(client.create_flow_from_name(name), "main", work_pool_name=name)
+
+    def queue_of(work_queue: str | None) -> str | None:
+        job = prefect_bench.gateway.submit(
+            job_id=new_job_id(),
+            process_id=process_id,
+            deployment=f"{name}/main",
+            parameters={},
+            labels={},
+            work_queue=work_queue,
+        )
+        return client.read_flow_run(job.flow_run_id).work_queue_name
+
+    assert [queue_of("urgent"), queue_of(None)] == ["urgent", "default"]
+
+
 def test_a_run_of_the_web_process_waits_for_it(gateway: PrefectGateway, process_id: str) -> None:
     job_id = new_job_id()
 
@@ -590,7 +621,7 @@ def test_the_server_is_not_asked_for_a_job_that_has_not_ended(
     status: JobStatus,
 ) -> None:
     """How long what is known holds is stretched, so that nothing depends on the machine."""
-    monkeypatch.setattr("pygeoapi_prefect.gateway.LOOK_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr("pygeoapi_prefect.job_states.LOOK_SECONDS", LONG_SECONDS)
     monkeypatch.setattr("pygeoapi_prefect.job_states.SETTLE_SECONDS", 0.0)
     gateway = prefect_bench.gateway
     asked: list[str] = []
@@ -640,17 +671,65 @@ def test_a_deployed_job_is_dismissed_at_once_and_has_ended_when_its_work_has(
 
 
 @pytest.mark.parametrize("states", [[], [Running()]])
-def test_a_job_of_the_web_process_is_dismissed_at_once(
+def test_a_job_of_the_web_process_is_dismissed_at_once_and_has_ended_when_its_work_has(
     bench: Bench, process_id: str, states: list[State[Any]]
 ) -> None:
     job = create(bench.gateway, process_id)
     for state in states:
         bench.set_state(job, state)
 
-    bench.gateway.cancel(bench.gateway.find(job.job_id))
+    dismissed = bench.gateway.cancel(bench.gateway.find(job.job_id))
 
+    assert dismissed == bench.gateway.find(job.job_id)
+    assert (dismissed.status, dismissed.stopping) == (JobStatus.dismissed, True)
+    bench.gateway.crash(job, "the process is gone")
     job = bench.gateway.find(job.job_id)
     assert (job.status, job.has_ended) == (JobStatus.dismissed, True)
+
+
+@pytest.mark.parametrize("end", [Completed, Failed])
+@pytest.mark.parametrize("make", [submit, create])
+def test_a_job_that_is_dismissed_has_no_other_end(
+    bench: Bench,
+    process_id: str,
+    make: Callable[[PrefectGateway, str], Job],
+    end: Callable[[], State[Any]],
+) -> None:
+    job = make(bench.gateway, process_id)
+    bench.set_state(job, Pending())
+    bench.set_state(job, Running())
+    bench.gateway.cancel(job)
+
+    bench.set_state(job, end())
+
+    assert bench.gateway.find(job.job_id).status is JobStatus.dismissed
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        (Completed, JobStatus.successful),
+        (Crashed, JobStatus.failed),
+        (Cancelled, JobStatus.dismissed),
+    ],
+)
+@pytest.mark.parametrize("make", [submit, create])
+def test_a_job_that_has_ended_meanwhile_is_not_dismissed(
+    bench: Bench,
+    process_id: str,
+    make: Callable[[PrefectGateway, str], Job],
+    end: Callable[[], State[Any]],
+    status: JobStatus,
+) -> None:
+    job = make(bench.gateway, process_id)
+    bench.set_state(job, Pending())
+    bench.set_state(job, Running())
+    bench.set_state(job, end())
+
+    ended = bench.gateway.cancel(job)
+
+    assert (ended.status, ended.has_ended) == (status, True)
+    assert bench.gateway.find(job.job_id).status is status
 
 
 def test_a_removed_job_is_gone(gateway: PrefectGateway, process_id: str) -> None:
@@ -690,12 +769,23 @@ def test_dismissed_jobs_are_told_from_those_that_go_on(bench: Bench, process_id:
     assert found == {job.flow_run_id for job in (dismissed, stopping, removed)}
 
 
+def test_many_jobs_that_go_on_are_not_taken_for_dismissed(
+    gateway: PrefectGateway, process_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pygeoapi_prefect.gateway.PAGE_MAX_RUNS", 2)
+    jobs = [create(gateway, process_id) for _ in range(5)]
+    gateway.cancel(jobs[0])
+
+    assert gateway.dismissed(job.flow_run_id for job in jobs) == {jobs[0].flow_run_id}
+
+
 # -- jobs of web processes
 
 
 def test_jobs_of_web_processes_are_found_while_they_go_on(bench: Bench, process_id: str) -> None:
     gateway = bench.gateway
-    pending, running, retrying, ended, unlabelled = (
+    pending, running, retrying, stopping, ended, unlabelled = (
+        create(gateway, process_id),
         create(gateway, process_id),
         create(gateway, process_id),
         create(gateway, process_id),
@@ -707,6 +797,7 @@ def test_jobs_of_web_processes_are_found_while_they_go_on(bench: Bench, process_
     gateway.label(running, {WEB_PULSE_LABEL: "1"})
     bench.set_state(retrying, Running())
     bench.set_state(retrying, AwaitingRetry())
+    gateway.cancel(stopping)
     bench.set_state(ended, Running())
     bench.set_state(ended, Completed())
 
@@ -714,9 +805,36 @@ def test_jobs_of_web_processes_are_found_while_they_go_on(bench: Bench, process_
         job.job_id: job.web_pulse for job in gateway.web_jobs() if job.process_id == process_id
     }
 
-    assert pulses == {pending.job_id: None, running.job_id: "1", retrying.job_id: None}
+    going_on = (pending, retrying, stopping)
+    assert pulses == {running.job_id: "1", **{job.job_id: None for job in going_on}}
     found = pulses.keys()
     assert not found & {unlabelled.job_id, deployed.job_id}
+
+
+def test_many_jobs_of_web_processes_are_all_found(
+    gateway: PrefectGateway, process_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pygeoapi_prefect.gateway.PAGE_MAX_RUNS", 2)
+    jobs = [create(gateway, process_id).job_id for _ in range(5)]
+
+    found = [job.job_id for job in gateway.web_jobs() if job.process_id == process_id]
+
+    assert sorted(found) == sorted(jobs)
+
+
+def test_a_flow_that_was_deleted_is_made_anew(prefect_bench: PrefectBench, process_id: str) -> None:
+    @flow(name=process_id[8:])
+    def forgotten() -> None: ...
+
+    def create_one() -> FlowRun:
+        return prefect_bench.gateway.create_run(
+            forgotten, job_id=new_job_id(), process_id=process_id, parameters={}, labels={}
+        )
+
+    earlier = create_one().flow_id
+    prefect_bench.client.delete_flow(earlier)
+
+    assert create_one().flow_id != earlier
 
 
 @pytest.mark.parametrize("states", [[], [Running], [Running, AwaitingRetry]])
@@ -767,7 +885,6 @@ def unreachable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         lambda gateway, _: create(gateway, "p"),
         lambda gateway, _: gateway.find("a"),
         lambda gateway, _: gateway.page(limit=10),
-        lambda gateway, job: gateway.wait(job, 1.0),
         lambda gateway, _: gateway.web_jobs(),
         lambda gateway, _: gateway.tagged_deployments(["a"]),
         lambda gateway, _: gateway.dismissed([uuid.uuid4()]),
@@ -780,7 +897,6 @@ def unreachable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         "create_run",
         "find",
         "page",
-        "wait",
         "web_jobs",
         "tagged_deployments",
         "dismissed",
@@ -798,6 +914,14 @@ def test_a_server_that_is_down_is_an_error_and_no_answer(
         use(unreachable, job)
 
 
+def test_who_waits_while_the_server_is_down_knows_at_least_the_job(
+    unreachable: PrefectGateway,
+) -> None:
+    job = submit(InMemoryGateway(), "p")
+
+    assert unreachable.wait(job, 0.2) == job
+
+
 def test_labels_are_added_to_those_that_a_job_has(gateway: PrefectGateway, process_id: str) -> None:
     job = submit(gateway, process_id)
     gateway.label(job, {"pygeoapi.callback.end": "{}"})
@@ -807,12 +931,11 @@ def test_labels_are_added_to_those_that_a_job_has(gateway: PrefectGateway, proce
     assert labelled.result_media_type == "image/png"
 
 
-def test_jobs_with_a_subscriber_await_callbacks_until_those_are_settled(
-    gateway: PrefectGateway, process_id: str
-) -> None:
-    submit(gateway, process_id)
-    subscriber = {"successUri": "https://example.org/"}
-    job = gateway.submit(
+SUBSCRIBER = {"successUri": "https://example.org/"}
+
+
+def subscribed(gateway: PrefectGateway, process_id: str) -> Job:
+    return gateway.submit(
         job_id=new_job_id(),
         process_id=process_id,
         deployment=DEPLOYMENT,
@@ -821,20 +944,53 @@ def test_jobs_with_a_subscriber_await_callbacks_until_those_are_settled(
             process_id=process_id,
             result_media_type="image/png",
             result_storage="memory://x",
-            subscriber=subscriber,
+            subscriber=SUBSCRIBER,
             output_urls={"map": "https://example.org/map"},
         ),
     )
 
-    def awaiting() -> list[str]:
-        return [one.job_id for one in gateway.awaiting_callbacks() if one.process_id == process_id]
 
-    assert awaiting() == [job.job_id]
-    assert json.loads(job.subscriber or "") == subscriber
+def awaiting(gateway: PrefectGateway, process_id: str) -> set[str]:
+    found = [job.job_id for job in gateway.awaiting_callbacks() if job.process_id == process_id]
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+def test_jobs_with_a_subscriber_await_callbacks_until_those_are_settled(
+    bench: Bench, process_id: str
+) -> None:
+    gateway = bench.gateway
+    submit(gateway, process_id)
+    job = subscribed(gateway, process_id)
+
+    assert awaiting(gateway, process_id) == {job.job_id}
+    assert json.loads(job.subscriber or "") == SUBSCRIBER
     assert gateway.find(job.job_id).output_urls == {"map": "https://example.org/map"}
+    states: list[State[Any]] = [Running(), Completed()]
+    for state in states:
+        bench.set_state(job, state)
+        assert awaiting(gateway, process_id) == {job.job_id}
     gateway.settle_callbacks(job)
-    assert awaiting() == []
+    assert awaiting(gateway, process_id) == set()
     assert gateway.find(job.job_id).process_id == process_id
+
+
+def test_callbacks_of_jobs_that_run_or_have_ended_are_not_kept_back_by_jobs_that_wait(
+    bench: Bench, process_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pygeoapi_prefect.gateway.PAGE_MAX_RUNS", 2)
+    gateway = bench.gateway
+    running, ended, *waiting = (subscribed(gateway, process_id) for _ in range(6))
+    others = [subscribed(gateway, process_id) for _ in range(3)]
+    for job in (running, ended, *others):
+        bench.set_state(job, Running())
+    bench.set_state(ended, Failed())
+
+    found = awaiting(gateway, process_id)
+
+    assert found >= {job.job_id for job in (running, ended, *others)}
+    # that there are any of these is all that matters
+    assert len(found & {job.job_id for job in waiting}) == 1
 
 
 def test_a_job_that_is_gone_takes_no_notes(gateway: PrefectGateway, process_id: str) -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +17,11 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from pygeoapi_prefect.deployments import deploy
 from pygeoapi_prefect.errors import BackendUnavailable, DeploymentNotFound
-from tests.conftest import free_port
+from pygeoapi_prefect.web_runs import UNTOLD
+from tests.conftest import free_port, stop
 from tests.integration.conftest import HttpClient, Jobs, Site, eventually
+
+Serve = Callable[..., tuple[subprocess.Popen[bytes], str]]
 
 
 def test_both_applications_say_that_prefect_is_down_and_go_on_when_it_is_back(
@@ -88,21 +91,53 @@ def test_a_job_goes_on_when_its_client_has_waited_long_enough(web: Site, folder:
     assert json.loads(jobs.result(job_id)) == "went on"
 
 
-@pytest.fixture
-def serve(web: Site) -> Callable[[], tuple[subprocess.Popen[bytes], str]]:
-    """Returns a function that starts a web server, as an operator does, and its address."""
+@pytest.mark.parametrize("runs_in", ["worker", "web process"])
+def test_who_waits_while_prefect_is_away_gets_the_result(
+    web: Site, worker: None, folder: Path, caplog: pytest.LogCaptureFixture, runs_in: str
+) -> None:
+    jobs = Jobs(web.manager(sync_through_deployments=runs_in == "worker"))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(jobs.run, "patient", {"folder": str(folder)})
+        eventually(lambda: (folder / "alive").exists() or None)
+        with web.forwarder.closed():
+            # the wait, or the watch over jobs of the web process, has met it
+            eventually(lambda: "the Prefect API cannot be reached" in caplog.text or None)
+            (folder / "go").touch()
+        _, _, body = waiting.result(timeout=60)
+    assert json.loads(body) == "went on"
 
-    def start() -> tuple[subprocess.Popen[bytes], str]:
+
+def test_who_waits_for_too_long_while_prefect_is_away_gets_the_job(
+    web: Site, worker: None, folder: Path
+) -> None:
+    jobs = Jobs(web.manager(sync_through_deployments=True, sync_job_execution_timeout_seconds=3))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(jobs.manager.execute_process, "patient", {"folder": str(folder)})
+        eventually(lambda: (folder / "alive").exists() or None)
+        with web.forwarder.closed():
+            job_id, _, _, status, _ = waiting.result(timeout=60)
+    assert status.value == "accepted"
+    (folder / "go").touch()
+    assert json.loads(jobs.result(job_id)) == "went on"
+
+
+@pytest.fixture
+def serve(web: Site) -> Iterator[Serve]:
+    """Returns a function that starts a web server, as an operator does, and its address."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(**environment: str) -> tuple[subprocess.Popen[bytes], str]:
         port = free_port()
         command = Path(sys.executable).with_name("pygeoapi-prefect")
         with (web.folder / "serve.log").open("ab") as log:
             process = subprocess.Popen(
                 [command, "serve", "--config", web.config_path.name, "--port", str(port)],
                 cwd=web.folder,
-                env=os.environ | {"PREFECT_API_URL": web.prefect_api_url},
+                env=os.environ | {"PREFECT_API_URL": web.prefect_api_url} | environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+        processes.append(process)
 
         def look() -> bool | None:
             assert process.poll() is None, (web.folder / "serve.log").read_text()
@@ -112,14 +147,40 @@ def serve(web: Site) -> Callable[[], tuple[subprocess.Popen[bytes], str]]:
         eventually(look)
         return process, f"http://127.0.0.1:{port}"
 
-    return start
+    yield start
+    for process in processes:
+        stop(process)
+
+
+def test_a_synchronous_job_whose_end_could_not_be_told_fails_when_prefect_is_back(
+    web: Site, jobs: Jobs, folder: Path, serve: Serve
+) -> None:
+    # Prefect's engine would try for a minute
+    _, url = serve(PREFECT_API_URL=web.forwarded_api_url, PREFECT_CLIENT_MAX_RETRIES="0")
+    log = web.folder / "serve.log"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(
+            httpx.post,
+            f"{url}/processes/patient/execution",
+            json={"inputs": {"folder": str(folder)}},
+            timeout=120,
+        )
+        eventually(lambda: (folder / "alive").exists() or None, 60)
+        job_id = jobs.newest().job_id
+        with web.forwarder.closed():
+            (folder / "go").touch()
+            eventually(lambda: "broke off" in log.read_text() or None, 60)
+            answer = waiting.result(timeout=60)
+    assert (answer.status_code, answer.json()["jobID"]) == (201, job_id)
+    job = jobs.ended(job_id, 60)
+    assert (job.status, job.message) == ("failed", UNTOLD)
 
 
 def test_the_job_of_a_web_process_that_was_killed_fails(
     web: Site,
     jobs: Jobs,
     folder: Path,
-    serve: Callable[[], tuple[subprocess.Popen[bytes], str]],
+    serve: Serve,
 ) -> None:
     server, url = serve()
     with ThreadPoolExecutor(1) as pool:

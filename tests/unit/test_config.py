@@ -161,6 +161,21 @@ def test_a_process_can_be_described_in_yaml_alone() -> None:
             "storage_block is not",
         ),
         (
+            process_resource(
+                prefect={
+                    "metadata": {"version": "1"},
+                    "deployment": {"name": "a/b", "storage_block": "s3-bucket/code"},
+                }
+            ),
+            "resources.a.processor.prefect.deployment.storage_block: a deployment that exists",
+        ),
+        (
+            process_resource(
+                prefect={"metadata": {"version": "1"}, "deployment": {"name": "a/b/c"}}
+            ),
+            "(flow name/deployment name)",
+        ),
+        (
             process_resource(name="P", job_control_options=["run-fast"]),
             "resources.a.processor.job_control_options.0: ",
         ),

@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 import pytest
 from flask.testing import FlaskClient
 from prefect import flow
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.states import Cancelled, Cancelling, Completed, Failed, Running
 from pygeoapi.process.base import BaseProcessor
 from pygeoapi.util import JobStatus, RequestedProcessExecutionMode, Subscriber
@@ -399,10 +399,180 @@ def test_a_large_request_is_not_kept_for_a_job_that_could_not_be_made(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("mode", "call"), [(ASYNC, "submit"), (None, "create_run")])
+def test_a_large_request_is_kept_for_a_job_that_may_have_been_made(
+    make_manager: Callable[..., PrefectManager],
+    gateway: InMemoryGateway,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: RequestedProcessExecutionMode | None,
+    call: str,
+) -> None:
+    manager = make_manager(
+        {"selecting": SELECTING}, inline_request_max_bytes=200, result_storage=str(tmp_path)
+    )
+    make = getattr(gateway, call)
+
+    def make_and_break_off(*arguments: Any, **keywords: Any) -> Any:
+        make(*arguments, **keywords)
+        raise BackendUnavailable("no answer")
+
+    monkeypatch.setattr(gateway, call, make_and_break_off)
+
+    with pytest.raises(BackendUnavailable, match="no answer"):
+        manager.execute_process("selecting", {"anything": "☃" * 100}, execution_mode=mode)
+
+    (job_id,) = gateway.runs
+    assert (tmp_path / job_id / "request.json").exists()
+    if call == "create_run":  # nothing runs it here
+        assert gateway.wait(gateway.find(job_id), 30).status == "failed"
+
+
+@pytest.mark.parametrize("error", [DeploymentNotFound("no deployment"), KeyError("bug")])
+@pytest.mark.parametrize("is_storage_away", [False, True])
+def test_what_kept_a_job_from_being_made_is_what_its_client_learns(
+    make_manager: Callable[..., PrefectManager],
+    gateway: InMemoryGateway,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    is_storage_away: bool,
+) -> None:
+    manager = make_manager(
+        {"selecting": SELECTING}, inline_request_max_bytes=200, result_storage=str(tmp_path)
+    )
+
+    def submit(**_: Any) -> Any:
+        raise error
+
+    def delete(*_: Any) -> None:
+        raise StorageError("the storage is away")
+
+    monkeypatch.setattr(gateway, "submit", submit)
+    if is_storage_away:
+        monkeypatch.setattr(FsspecStorage, "delete", delete)
+
+    with pytest.raises(type(error)):
+        submitted(manager, inputs={"anything": "☃" * 100})
+
+    assert bool(list(tmp_path.iterdir())) is is_storage_away
+
+
 def storage_of(manager: PrefectManager) -> FsspecStorage:
     storage = open_storage(manager.configuration.result_storage_address)
     assert isinstance(storage, FsspecStorage)
     return storage
+
+
+@pytest.mark.parametrize(
+    ("processor", "queue"),
+    [
+        ({"prefect": EXISTING["prefect"] | {"deployment": {"name": "a/b", "queue": "q"}}}, "q"),
+        (EXISTING, None),
+        # where `deploy` has put it into the deployment
+        ({"name": SELECTING, "prefect": {"deployment": {"queue": "q"}}}, None),
+    ],
+)
+def test_a_job_of_an_existing_deployment_goes_to_the_queue_that_is_configured(
+    make_manager: Callable[..., PrefectManager],
+    gateway: InMemoryGateway,
+    processor: dict[str, Any],
+    queue: str | None,
+) -> None:
+    job_id = submitted(make_manager({"p": processor}), "p")
+
+    assert gateway.runs[job_id].work_queue_name == queue
+
+
+# -- how many jobs run in the web process
+
+
+class BlockedEngine:
+    """Stands in for Prefect's engine, and ends no run before it is let go."""
+
+    def __init__(self, gateway: InMemoryGateway) -> None:
+        self._gateway = gateway
+        self.let_go = threading.Event()
+
+    def run_flow(self, _: Any, flow_run: Any, *__: Any, **___: Any) -> Any:
+        self.let_go.wait(30)
+        state: State[Any] = Completed()
+        self._gateway.set_state(flow_run.name.removeprefix("pygeoapi_job_"), state)
+        return state
+
+
+@pytest.fixture
+def busy(
+    make_manager: Callable[..., PrefectManager],
+    gateway: InMemoryGateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[PrefectManager]:
+    """A manager whose web process runs as many jobs as it may."""
+    engine = BlockedEngine(gateway)
+    monkeypatch.setattr("prefect.flow_engine.run_flow", engine.run_flow)
+    made = make_manager(
+        {
+            "selecting": SELECTING,
+            "sync-only": {"name": SELECTING, "job_control_options": ["sync-execute"]},
+        },
+        max_jobs_in_web_process=1,
+        sync_job_execution_timeout_seconds=0.01,
+    )
+    job = made.execute("selecting", {}, None)
+    assert (job.has_ended, job.deployment_id) == (False, None)
+    yield made
+    engine.let_go.set()
+    assert gateway.wait(job, 30).has_ended
+
+
+def test_one_more_synchronous_job_runs_in_the_work_pool(
+    busy: PrefectManager, gateway: InMemoryGateway
+) -> None:
+    gateway.worker = functools.partial(run_job, busy)
+
+    job = busy.execute("selecting", {}, None)
+
+    assert (job.status, job.deployment_id is None) == ("successful", False)
+
+
+def test_one_more_synchronous_job_that_can_run_nowhere_else_is_refused(
+    busy: PrefectManager,
+    gateway: InMemoryGateway,
+    client_of: Callable[[PrefectManager], FlaskClient],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gateway, "_deployments", {})
+
+    for process_id in ("sync-only", "selecting"):  # which nobody has deployed
+        answer = client_of(busy).post(f"/processes/{process_id}/execution", json={"inputs": {}})
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "as many jobs as it may" in answer.get_json()["detail"]
+    assert len(gateway.runs) == 1
+
+
+@pytest.mark.parametrize(("process_id", "is_deployed"), [("selecting", True), ("sync-only", False)])
+def test_who_does_not_wait_needs_no_place_in_the_web_process(
+    make_manager: Callable[..., PrefectManager],
+    gateway: InMemoryGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    process_id: str,
+    is_deployed: bool,
+) -> None:
+    engine = BlockedEngine(gateway)
+    monkeypatch.setattr("prefect.flow_engine.run_flow", engine.run_flow)
+    manager = make_manager(
+        {
+            "selecting": SELECTING,
+            "sync-only": {"name": SELECTING, "job_control_options": ["sync-execute"]},
+        }
+    )
+
+    job = manager.execute(process_id, {}, None, wait_seconds=0)
+
+    assert not job.has_ended
+    assert (job.deployment_id is not None) is is_deployed
+    engine.let_go.set()
 
 
 def test_a_missing_deployment_is_an_error_that_says_who_creates_it(

@@ -60,7 +60,7 @@ def test_a_process_is_known_by_its_label() -> None:
     assert (own.number, ":" in own.machine) == (os.getpid(), False)
 
 
-def test_jobs_of_processes_of_this_machine_that_are_gone_become_failed_and_no_others(
+def test_jobs_of_processes_of_this_machine_that_are_gone_have_ended_and_no_others(
     gateway: InMemoryGateway, watch: OrphanWatch
 ) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
@@ -75,6 +75,10 @@ def test_jobs_of_processes_of_this_machine_that_are_gone_become_failed_and_no_ot
     begun(gateway, "number-used-again", dataclasses.replace(own, started=1.0))
     begun(gateway, "on-another-machine", ELSEWHERE)
     begun(gateway, "deployed", None)
+    begun(gateway, "dismissed", gone)
+    gateway.cancel(gateway.find("dismissed"))
+    begun(gateway, "ours-dismissed", own)
+    gateway.cancel(gateway.find("ours-dismissed"))
     begun(gateway, "ended", gone)
     gateway.set_state("ended", Completed())
 
@@ -82,6 +86,10 @@ def test_jobs_of_processes_of_this_machine_that_are_gone_become_failed_and_no_ot
 
     assert failed(gateway) == {"gone", "gone-while-it-waited", "number-used-again"}
     assert gateway.find("gone").message == "The web server process that ran the job has ended"
+    assert gateway.find("dismissed").status is JobStatus.dismissed
+    # its work has stopped with its process; that of the other one may go on
+    assert gateway.find("dismissed").has_ended
+    assert gateway.find("ours-dismissed").stopping
 
 
 def test_a_job_goes_on_when_the_clock_is_set(gateway: InMemoryGateway, watch: OrphanWatch) -> None:

@@ -5,8 +5,9 @@ the integration tests have the real one.
 """
 
 import threading
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import prefect.flow_engine
@@ -16,9 +17,10 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort
 from prefect.flows import Flow
 from prefect.settings import get_current_settings
-from prefect.states import Cancelled, Completed, Failed, Running
+from prefect.states import Cancelled, Cancelling, Completed, Failed, Running
 
 from pygeoapi_prefect import web_runs
+from pygeoapi_prefect.errors import BackendUnreachable, DeploymentNotFound, ServerBusy
 from pygeoapi_prefect.jobs import Job, run_labels
 from pygeoapi_prefect.schemas import JobStatus
 from pygeoapi_prefect.testing import InMemoryGateway
@@ -26,6 +28,7 @@ from pygeoapi_prefect.web_processes import WebProcess
 from pygeoapi_prefect.web_runs import WebRuns
 
 LONG_SECONDS = 30.0
+MAX_RUNS = 2
 
 
 @pytest.fixture
@@ -34,8 +37,10 @@ def gateway() -> InMemoryGateway:
 
 
 @pytest.fixture
-def runs(gateway: InMemoryGateway) -> WebRuns:
-    return WebRuns(gateway)
+def runs(gateway: InMemoryGateway) -> Iterator[WebRuns]:
+    made = WebRuns(gateway, MAX_RUNS)
+    yield made
+    made._watch.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +104,19 @@ def blocking() -> Iterator[Blocking]:
     made.let_go.set()
 
 
+def run(
+    runs: WebRuns,
+    gateway: InMemoryGateway,
+    job_flow: Flow[..., Any],
+    parameters: Mapping[str, Any],
+    timeout_seconds: float,
+    job_id: str = "a",
+) -> Job:
+    return runs.run(
+        job_flow, lambda: (created(gateway, job_flow, job_id), parameters), timeout_seconds
+    )
+
+
 def created(gateway: InMemoryGateway, job_flow: Flow[..., Any], job_id: str = "a") -> FlowRun:
     return gateway.create_run(
         job_flow,
@@ -129,7 +147,7 @@ def test_a_job_is_returned_when_it_has_ended(
     status: JobStatus,
     message: str,
 ) -> None:
-    job = runs.run(job_flow, created(gateway, job_flow), parameters, LONG_SECONDS)
+    job = run(runs, gateway, job_flow, parameters, LONG_SECONDS)
 
     assert (job.job_id, job.status, job.message) == ("a", status, message)
     assert job.has_ended
@@ -144,7 +162,7 @@ def test_an_asynchronous_flow_is_awaited(runs: WebRuns, gateway: InMemoryGateway
     async def asynchronous(a: int) -> None:
         awaited.append(a)
 
-    job = runs.run(asynchronous, created(gateway, asynchronous), {"a": 1}, LONG_SECONDS)
+    job = run(runs, gateway, asynchronous, {"a": 1}, LONG_SECONDS)
 
     assert job.status is JobStatus.successful
     assert awaited == [1]
@@ -157,7 +175,7 @@ def test_the_heartbeat_that_prefect_joins_is_off(runs: WebRuns, gateway: InMemor
     def looking() -> None:
         frequencies.append(get_current_settings().flows.heartbeat_frequency)
 
-    runs.run(looking, created(gateway, looking), {}, LONG_SECONDS)
+    run(runs, gateway, looking, {}, LONG_SECONDS)
 
     assert frequencies == [None]
 
@@ -167,7 +185,7 @@ def test_a_wait_that_runs_out_leaves_the_job_going_on(
 ) -> None:
     job_flow = Flow(blocking.run, name="blocking")
 
-    job = runs.run(job_flow, created(gateway, job_flow), {}, timeout_seconds=0.05)
+    job = run(runs, gateway, job_flow, {}, timeout_seconds=0.05)
 
     assert not job.has_ended
     blocking.let_go.set()
@@ -175,10 +193,14 @@ def test_a_wait_that_runs_out_leaves_the_job_going_on(
 
 
 def started(
-    runs: WebRuns, gateway: InMemoryGateway, blocking: Blocking, timeout_seconds: float
+    runs: WebRuns,
+    gateway: InMemoryGateway,
+    blocking: Blocking,
+    timeout_seconds: float,
+    job_id: str = "a",
 ) -> Job:
     job_flow = Flow(blocking.run, name="blocking")
-    job = runs.run(job_flow, created(gateway, job_flow), {}, timeout_seconds)
+    job = run(runs, gateway, job_flow, {}, timeout_seconds, job_id)
     assert blocking.started.wait(LONG_SECONDS)
     return job
 
@@ -188,11 +210,12 @@ def test_a_dismissed_job_is_made_to_stop(
 ) -> None:
     job = started(runs, gateway, blocking, 0.05)
 
-    gateway.cancel(job)
+    assert gateway.cancel(job).stopping
     runs.stop(job)
 
     assert blocking.stopped.wait(LONG_SECONDS)
-    assert gateway.find("a").status is JobStatus.dismissed
+    ended = gateway.wait(job, LONG_SECONDS)
+    assert (ended.status, ended.has_ended) == (JobStatus.dismissed, True)
 
 
 def test_a_job_that_another_process_dismisses_is_made_to_stop(
@@ -233,6 +256,131 @@ def test_a_prefect_server_that_is_down_does_not_end_the_watching(
     gateway.cancel(job)
 
     assert blocking.stopped.wait(LONG_SECONDS)
+
+
+def test_an_error_does_not_end_the_watching(
+    runs: WebRuns,
+    gateway: InMemoryGateway,
+    blocking: Blocking,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web_runs, "WATCH_SECONDS", 0.02)
+    errors = [KeyError("bug"), DeploymentNotFound("refused")]
+    ask = gateway.dismissed
+
+    def dismissed(flow_run_ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+        if errors:
+            raise errors.pop()
+        return ask(flow_run_ids)
+
+    monkeypatch.setattr(gateway, "dismissed", dismissed)
+    job = started(runs, gateway, blocking, 0.05)
+
+    gateway.cancel(job)
+
+    assert blocking.stopped.wait(LONG_SECONDS)
+    assert errors == []
+
+
+def watched_times(
+    gateway: InMemoryGateway, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], None]:
+    """Returns a function that waits until jobs were looked at so many times more."""
+    looks = threading.Semaphore(0)
+    ask = gateway.dismissed
+
+    def dismissed(flow_run_ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+        found = ask(flow_run_ids)
+        looks.release()
+        return found
+
+    monkeypatch.setattr(gateway, "dismissed", dismissed)
+
+    def wait(times: int) -> None:
+        for _ in range(times):
+            assert looks.acquire(timeout=LONG_SECONDS)
+
+    return wait
+
+
+class CleaningUp(Blocking):
+    """It does not end before it is let go, however often it is made to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interruptions = 0
+
+    def run(self) -> str:
+        self.started.set()
+        while not self.let_go.is_set():
+            try:
+                while not self.let_go.wait(0.001):
+                    pass
+            except web_runs.JobDismissed:
+                self.interruptions += 1
+                self.stopped.set()
+        raise web_runs.JobDismissed
+
+
+@pytest.fixture
+def cleaning_up() -> Iterator[CleaningUp]:
+    made = CleaningUp()
+    yield made
+    made.let_go.set()
+
+
+def test_a_job_that_cleans_up_is_let_do_so_and_has_ended_when_it_has_done(
+    runs: WebRuns,
+    gateway: InMemoryGateway,
+    cleaning_up: CleaningUp,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web_runs, "WATCH_SECONDS", 0.01)
+    job = started(runs, gateway, cleaning_up, 0.05)
+    look_times = watched_times(gateway, monkeypatch)
+    gateway.cancel(job)
+    assert cleaning_up.stopped.wait(LONG_SECONDS)
+
+    look_times(5)
+
+    assert cleaning_up.interruptions == 1
+    assert gateway.find("a").stopping
+    cleaning_up.let_go.set()
+    ended = gateway.wait(job, LONG_SECONDS)
+    assert (ended.status, ended.has_ended) == (JobStatus.dismissed, True)
+
+
+def test_a_job_that_goes_on_after_its_time_to_clean_up_is_interrupted_again(
+    runs: WebRuns,
+    gateway: InMemoryGateway,
+    cleaning_up: CleaningUp,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web_runs, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(web_runs, "GRACE_SECONDS", 0.0)
+    job = started(runs, gateway, cleaning_up, 0.05)
+
+    gateway.cancel(job)
+
+    give_up_at = time.monotonic() + LONG_SECONDS
+    while cleaning_up.interruptions < 3:
+        assert time.monotonic() < give_up_at
+        cleaning_up.let_go.wait(0.01)
+
+
+def test_a_dismissal_that_the_engine_learns_of_first_has_an_end(
+    runs: WebRuns, gateway: InMemoryGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_flow(*_: Any, **__: Any) -> State[Any]:
+        # the server takes no other end then, and says what it has instead
+        gateway.set_state("a", Cancelling())
+        return Cancelling()
+
+    monkeypatch.setattr(prefect.flow_engine, "run_flow", run_flow)
+
+    job = run(runs, gateway, adding, {"a": 1}, LONG_SECONDS)
+
+    assert (job.status, job.has_ended) == (JobStatus.dismissed, True)
 
 
 def test_the_wait_for_a_job_ends_when_somebody_dismisses_it(
@@ -286,9 +434,111 @@ def test_an_engine_that_breaks_off_ends_the_wait(
 
     monkeypatch.setattr(prefect.flow_engine, "run_flow", run_flow)
 
-    job = runs.run(adding, created(gateway, adding), {"a": 1}, LONG_SECONDS)
+    job = run(runs, gateway, adding, {"a": 1}, LONG_SECONDS)
 
     assert job.status is JobStatus.dismissed
+
+
+def test_a_job_whose_engine_breaks_off_fails(
+    runs: WebRuns, gateway: InMemoryGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_flow(*_: Any, **__: Any) -> Any:
+        gateway.set_state("a", Running())
+        raise RuntimeError("the state could not be set")
+
+    monkeypatch.setattr(prefect.flow_engine, "run_flow", run_flow)
+
+    job = run(runs, gateway, adding, {"a": 1}, LONG_SECONDS)
+
+    assert (job.status, job.message) == (JobStatus.failed, web_runs.UNTOLD)
+
+
+def test_a_job_whose_end_cannot_be_told_is_known_to_its_client_and_fails_later(
+    runs: WebRuns, gateway: InMemoryGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_flow(*_: Any, **__: Any) -> Any:
+        gateway.set_state("a", Running())
+        gateway.unavailable = True
+        raise RuntimeError("the state could not be set")
+
+    monkeypatch.setattr(prefect.flow_engine, "run_flow", run_flow)
+
+    job = run(runs, gateway, adding, {"a": 1}, LONG_SECONDS)
+
+    assert (job.job_id, job.has_ended) == ("a", False)
+    gateway.unavailable = False
+    assert gateway.wait(job, LONG_SECONDS).status is JobStatus.failed
+
+
+def test_a_wait_that_runs_out_while_the_prefect_server_is_down_returns_the_job(
+    runs: WebRuns, gateway: InMemoryGateway, blocking: Blocking
+) -> None:
+    def cut_off() -> None:
+        assert blocking.started.wait(LONG_SECONDS)
+        gateway.unavailable = True
+
+    cutting = threading.Thread(target=cut_off)
+    cutting.start()
+    job_flow = Flow(blocking.run, name="blocking")
+    made = created(gateway, job_flow)
+
+    def create() -> tuple[FlowRun, Mapping[str, Any]]:
+        return made, {}
+
+    job = runs.run(job_flow, create, 0.2)
+    cutting.join()
+
+    assert (job.job_id, job.has_ended) == ("a", False)
+    gateway.unavailable = False
+
+
+def test_a_job_that_nothing_runs_fails_if_there_is_one(
+    runs: WebRuns, gateway: InMemoryGateway
+) -> None:
+    created(gateway, adding)
+
+    runs.disown("never made")
+    runs.disown("a")
+
+    assert gateway.wait(gateway.find("a"), LONG_SECONDS).status is JobStatus.failed
+
+
+# -- how many there are
+
+
+def test_no_more_jobs_run_than_may(runs: WebRuns, gateway: InMemoryGateway) -> None:
+    blocked = [Blocking() for _ in range(MAX_RUNS)]
+    for number, one in enumerate(blocked):
+        started(runs, gateway, one, 0.01, str(number))
+
+    with pytest.raises(ServerBusy):
+        run(runs, gateway, adding, {"a": 1}, LONG_SECONDS)
+
+    assert "a" not in gateway.runs
+    blocked[0].let_go.set()
+    assert gateway.wait(gateway.find("0"), LONG_SECONDS).has_ended
+    give_up_at = time.monotonic() + LONG_SECONDS
+    job = None
+    while job is None:  # its thread has still to end
+        assert time.monotonic() < give_up_at
+        try:
+            job = run(runs, gateway, adding, {"a": 1}, LONG_SECONDS)
+        except ServerBusy:
+            blocked[1].let_go.wait(0.01)
+    assert job.status is JobStatus.successful
+    blocked[1].let_go.set()
+
+
+def test_a_job_that_could_not_be_made_takes_no_place(
+    runs: WebRuns, gateway: InMemoryGateway
+) -> None:
+    gateway.unavailable = True
+    for _ in range(MAX_RUNS + 1):
+        with pytest.raises(BackendUnreachable):
+            run(runs, gateway, adding, {"a": 1}, LONG_SECONDS)
+    gateway.unavailable = False
+
+    assert run(runs, gateway, adding, {"a": 1}, LONG_SECONDS).status is JobStatus.successful
 
 
 class LateDismissal:
@@ -315,7 +565,7 @@ def test_a_dismissal_that_arrives_too_late_keeps_nobody_waiting(
     lock = LateDismissal(runs._lock)
     monkeypatch.setattr(runs, "_lock", lock)
 
-    job = runs.run(adding, created(gateway, adding), {"a": 1}, LONG_SECONDS)
+    job = run(runs, gateway, adding, {"a": 1}, LONG_SECONDS)
 
     assert lock.has_arrived
     assert job.status is JobStatus.successful

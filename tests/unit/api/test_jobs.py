@@ -8,6 +8,8 @@ import pytest
 from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelling, Failed, Running
 
+from pygeoapi_prefect.jobs import Job
+
 from .conftest import FRAMEWORKS, URL, Service
 
 pytestmark = pytest.mark.parametrize("service", FRAMEWORKS, indirect=True)
@@ -158,6 +160,42 @@ def test_a_job_that_is_being_dismissed_is_not_removed(service: Service) -> None:
 
     assert service.send("DELETE", f"/jobs/{job_id}").json["status"] == "dismissed"
     assert service.gateway.runs[job_id].state_type is StateType.CANCELLING
+
+
+def test_a_job_that_ended_while_it_was_being_dismissed_is_shown_as_it_is(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = service.submit("table", {})
+    cancel = service.gateway.cancel
+
+    def cancel_late(job: Job) -> Job:
+        service.run(job_id)
+        return cancel(job)
+
+    monkeypatch.setattr(service.gateway, "cancel", cancel_late)
+
+    answer = service.send("DELETE", f"/jobs/{job_id}")
+
+    assert (answer.status, answer.json["status"]) == (200, "successful")
+    assert any(relation.endswith("/results") for relation in relations(answer.json))
+    assert service.send("GET", f"/jobs/{job_id}").json["status"] == "successful"
+
+
+def test_a_job_whose_work_nobody_stops_can_be_removed_after_a_while(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = service.submit("table", {})
+    service.gateway.set_state(job_id, Running())
+    for _ in range(2):
+        assert service.send("DELETE", f"/jobs/{job_id}").json["status"] == "dismissed"
+        assert service.gateway.find(job_id).stopping
+
+    monkeypatch.setattr("pygeoapi_prefect.manager.STOP_TIME", dt.timedelta(0))
+    assert service.send("DELETE", f"/jobs/{job_id}").json["status"] == "dismissed"
+
+    assert service.gateway.find(job_id).has_ended
+    assert service.send("DELETE", f"/jobs/{job_id}").status == 200
+    assert service.send("GET", f"/jobs/{job_id}").status == 404
 
 
 def test_a_job_that_has_ended_is_removed_with_its_results(service: Service) -> None:

@@ -1,0 +1,213 @@
+"""How long the web side insists when the Prefect API does not answer as it should."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from pygeoapi_prefect.errors import (
+    BackendUnavailable,
+    BackendUnreachable,
+    ExecutionError,
+    JobNotFound,
+    PygeoapiPrefectError,
+)
+from pygeoapi_prefect.prefect_connection import BUSY_PAUSES_SECONDS, PrefectConnection
+from tests.conftest import free_port
+
+
+class Api:
+    """Answers with one status after the other, and with the last of them from then on."""
+
+    def __init__(self) -> None:
+        self.statuses = [200]
+        self.body = b'{"detail": "busy"}'
+        self.calls = 0
+
+    def next_status(self) -> int:
+        self.calls += 1
+        return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    made = Api()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            if self.path.startswith("/api/csrf-token"):
+                self._answer(422, b'{"detail": "CSRF protection is disabled."}')
+            else:
+                self._answer_next()
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer_next()
+
+        def _answer_next(self) -> None:
+            status = made.next_status()
+            if status == 0:
+                self.close_connection = True
+                return
+            self._answer(status, b"7" if status == 200 else made.body)
+
+        def _answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{server.server_port}/api"}):
+            yield made
+        server.shutdown()
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[PrefectConnection]:
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # Prefect's client waits too
+    made = PrefectConnection()
+    yield made
+    made.close()
+
+
+def count(client: SyncPrefectClient) -> int:
+    return client.count_flow_runs()
+
+
+def read(client: SyncPrefectClient) -> object:
+    return client.read_flow_run(uuid.uuid4())
+
+
+def write(client: SyncPrefectClient) -> object:
+    return client.request("POST", "/logs/", json={})
+
+
+@pytest.mark.parametrize("status", [503, 502, 429, 408, 0])
+def test_a_server_that_is_busy_or_ends_the_connection_is_asked_again(
+    api: Api, connection: PrefectConnection, status: int
+) -> None:
+    api.statuses = [status, status, 200]
+    assert connection.call(count) == 7
+    assert api.calls == 3
+
+
+@pytest.mark.parametrize(("status", "calls"), [(503, 1 + len(BUSY_PAUSES_SECONDS)), (0, 4)])
+def test_a_server_that_stays_busy_is_unavailable(
+    api: Api, connection: PrefectConnection, status: int, calls: int
+) -> None:
+    api.statuses = [status]
+    with pytest.raises(BackendUnavailable) as raised:
+        connection.call(count)
+    assert api.calls == calls
+    assert not isinstance(raised.value, BackendUnreachable)  # it may have done what was asked
+
+
+@pytest.mark.parametrize(("status", "error"), [(500, BackendUnavailable), (422, ExecutionError)])
+def test_an_answer_that_will_not_change_is_not_asked_for_again(
+    api: Api, connection: PrefectConnection, status: int, error: type[Exception]
+) -> None:
+    api.statuses = [status]
+    with pytest.raises(error):
+        connection.call(count)
+    assert api.calls == 1
+
+
+MISSING = JobNotFound("there is no job a")
+
+
+@pytest.mark.parametrize("call", [read, write], ids=lambda call: str(call.__name__))
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (404, b'{"detail": "Flow run not found"}', JobNotFound),
+        (404, b'{"exception_message": "Flow run with id 1 not found"}', JobNotFound),
+        (409, b'{"detail": "Data integrity conflict. This usually means ..."}', ExecutionError),
+        # no such route, no such page: it is not the Prefect API that answers, or not all of it
+        (404, b'{"detail": "Not Found"}', BackendUnavailable),
+        (404, b"<html>404</html>", BackendUnavailable),
+        (404, b"[]", BackendUnavailable),
+        (404, b"", BackendUnavailable),
+    ],
+)
+def test_an_object_is_missing_only_where_the_prefect_api_says_so(
+    api: Api,
+    connection: PrefectConnection,
+    call: Callable[[SyncPrefectClient], object],
+    status: int,
+    body: bytes,
+    error: type[PygeoapiPrefectError],
+) -> None:
+    api.statuses = [status]
+    api.body = body
+    with pytest.raises(error):
+        connection.call(call, missing=MISSING)
+
+
+@pytest.mark.parametrize("call", [count, read, write], ids=lambda call: str(call.__name__))
+def test_a_call_about_no_object_in_particular_misses_none(
+    api: Api, connection: PrefectConnection, call: Callable[[SyncPrefectClient], object]
+) -> None:
+    api.statuses = [404]
+    api.body = b'{"detail": "Flow run not found"}'
+    with pytest.raises(BackendUnavailable, match="failed to answer"):
+        connection.call(call)
+
+
+@pytest.mark.parametrize("call", [read, lambda client: client.read_flow_runs()])
+def test_an_answer_that_is_none_of_the_prefect_api_is_no_answer(
+    api: Api, connection: PrefectConnection, call: Callable[[SyncPrefectClient], object]
+) -> None:
+    with pytest.raises(BackendUnavailable, match="failed to answer"):
+        connection.call(call, missing=MISSING)  # the number 7
+
+
+def test_where_nobody_listens_the_answer_comes_at_once(api: Api) -> None:
+    made = PrefectConnection()
+    assert made.call(count) == 7  # Prefect's client retries from here on
+    made.close()
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
+        started_at = time.monotonic()
+        with pytest.raises(BackendUnreachable, match="cannot be reached"):
+            made.call(count)
+    assert time.monotonic() - started_at < 5
+    made.close()
+
+
+def test_an_address_that_is_none_is_out_of_reach() -> None:
+    made = PrefectConnection()
+    with (
+        temporary_settings({PREFECT_API_URL: "http://prefect:port/api"}),
+        pytest.raises(BackendUnreachable),
+    ):
+        made.call(count)
+
+
+def test_before_its_first_call_something_is_done_until_that_succeeds(api: Api) -> None:
+    problems = [KeyError("bug")]
+    done: list[None] = []
+
+    def prepare() -> None:
+        if problems:
+            raise problems.pop()
+        done.append(None)
+
+    made = PrefectConnection(prepare)
+    with pytest.raises(KeyError):
+        made.call(count)
+    for _ in range(2):
+        assert made.call(count) == 7
+    assert done == [None]
+    made.close()
