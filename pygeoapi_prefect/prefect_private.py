@@ -24,6 +24,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.engine import _drive_run_flow_result, handle_engine_signals
 from prefect.events.worker import EventsWorker
+from prefect.exceptions import Abort, Pause, TerminationSignal
 from prefect.flows import Flow
 from prefect.logging.handlers import APILogWorker
 from prefect.logging.loggers import PrefectLogAdapter
@@ -99,20 +100,31 @@ def tell_engine_why_sigterm_comes(intent: Intent) -> bool:
     )
 
 
-def run_flow(flow: Flow[..., Any], flow_run: FlowRun, logger: PrefectLogAdapter) -> None:
+def run_flow(flow: Flow[..., Any], flow_run: FlowRun, logger: PrefectLogAdapter) -> int:
     """Run a flow as `python -m prefect.engine` does, and wait for its end.
 
-    Raises:
-        SystemExit: with code 0 where Prefect knows how the run ended.
+    Returns:
+        An exit code: 0 where Prefect knows how the run ended.
     """
-    with handle_engine_signals(flow_run.id):
-        result = flow_engine.run_flow(
-            flow,
-            flow_run=flow_run,
-            # annotated as a plain logger, and given such an adapter by Prefect itself
-            error_logger=cast(logging.Logger, logger),
-        )
-        _drive_run_flow_result(flow, result)
+    # Prefect resets it once in a process. With the answer about the run before, it would
+    # take any error of this one for an end that was reported.
+    setattr(control_listener, "_engine_outcome_handled", False)  # noqa: B010 - not exported
+    try:
+        with handle_engine_signals(flow_run.id):
+            result = flow_engine.run_flow(
+                flow,
+                flow_run=flow_run,
+                # annotated as a plain logger, and given such an adapter by Prefect itself
+                error_logger=cast(logging.Logger, logger),
+            )
+            _drive_run_flow_result(flow, result)
+    except SystemExit as exit_:
+        if exit_.code != 0:
+            return exit_.code if isinstance(exit_.code, int) else 1
+        # what Prefect turned into an exit: the run goes on, or ends, as others have decided
+        if isinstance(exit_.__context__, Abort | Pause | TerminationSignal):
+            return 0
+    return 0 if control_listener.engine_outcome_is_handled() else 1
 
 
 def explain_exit_code(exit_code: int) -> str:

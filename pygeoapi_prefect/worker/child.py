@@ -174,7 +174,7 @@ class _Process:
         try:
             with _environment(source.environment), _directory(source.directory):
                 _load(source)
-        except Exception:
+        except (Exception, SystemExit):
             # the job itself will say it, in its own log
             logger.debug("Could not load %s ahead of its jobs", source.entrypoint, exc_info=True)
 
@@ -195,7 +195,8 @@ class _Process:
         run_logger = flow_run_logger(job.flow_run)
         try:
             flow = _load(job.source, job)
-        except Exception as error:
+        # a module may call `sys.exit` when it is imported
+        except (Exception, SystemExit) as error:
             run_logger.error("The flow could not be loaded", exc_info=True)
             return 1, f"The flow could not be loaded: {type(error).__name__}"
         self._connection.send(
@@ -207,12 +208,8 @@ class _Process:
         if flow.isasync:
             # the engine of an async flow makes its own client, without the stamp
             self._client.update_flow_run(job.flow_run.id)
-        try:
-            prefect_private.run_flow(flow, job.flow_run, run_logger)
-        except SystemExit as exit_:
-            code = exit_.code if isinstance(exit_.code, int) else 1
-            return code, "" if code == 0 else "The flow engine ended with an error"
-        return 0, ""
+        code = prefect_private.run_flow(flow, job.flow_run, run_logger)
+        return code, "" if code == 0 else "The flow engine ended with an error"
 
     def _run_hooks(self, message: HookJob) -> Done:
         job = message.job
@@ -226,7 +223,7 @@ class _Process:
             with _surroundings(job):
                 flow = _load(job.source, job)
                 anyio.run(run)
-        except Exception:
+        except (Exception, SystemExit):
             flow_run_logger(job.flow_run).error("Hooks could not run", exc_info=True)
             return Done(1, "The hooks could not run", _resident_mib())
         return Done(0, "", _resident_mib())

@@ -35,11 +35,12 @@ from pygeoapi_prefect.worker.messages import (
     Stale,
     Suspended,
 )
-from pygeoapi_prefect.worker.pool import WarmPool
+from pygeoapi_prefect.worker.pool import PoolClosed, WarmPool
 from pygeoapi_prefect.worker.process import CommandProcess, JobProcess
 from pygeoapi_prefect.worker.settings import PygeoapiWorkerSettings
 
 EXIT_BY_KILL = -9
+HANDED_BACK = "Handed back by a worker that stops."
 
 
 class _Interrupted(Exception):
@@ -171,13 +172,17 @@ class RunExecutor:
                 loaded = None
             else:
                 outcome, loaded = await self._run_in_process(claim, prepared)
+        except PoolClosed:
+            await self._api.run_again(claim.flow_run.id, HANDED_BACK)
+            return EXIT_BY_KILL
         except _Interrupted:
             await self._conclude_interrupted(claim, prepared.job, hooks=False)
             return EXIT_BY_KILL
         if claim.intent is not None:
             hooks = loaded is not None and loaded.cancellation_hooks
             await self._conclude_interrupted(claim, prepared.job, hooks=hooks)
-        elif outcome.exit_code != 0:
+        elif isinstance(outcome, Died) or outcome.exit_code != 0:
+            # a process that is gone has not said how the run ended, whatever its exit code
             hooks = loaded is not None and loaded.crashed_hooks
             await self._conclude_failure(claim, prepared.job, outcome, hooks=hooks)
         return outcome.exit_code
@@ -223,11 +228,11 @@ class RunExecutor:
             if isinstance(outcome, Stale):
                 # the next process imports it anew
                 continue
-            if plan.start is Start.WARM:
-                self._pool.remember(plan.profile, job.source)
             if isinstance(outcome, Died):
                 # what the flow started lives on in the session of its process
                 await process.kill()
+            elif plan.start is Start.WARM and process.loaded is not None:
+                self._pool.remember(plan.profile, job.source)
             return outcome, process.loaded
 
     def _why_replace(
@@ -285,7 +290,7 @@ class RunExecutor:
     async def _conclude_interrupted(self, claim: Claim, job: Job, *, hooks: bool) -> None:
         run_id = claim.flow_run.id
         if claim.intent == "reschedule":
-            await self._api.run_again(run_id, "Handed back by a worker that stops.")
+            await self._api.run_again(run_id, HANDED_BACK)
             return
         if hooks:
             await self._run_hooks(HookJob(job, "cancellation", Cancelling()))
@@ -296,8 +301,7 @@ class RunExecutor:
     ) -> None:
         run_id = claim.flow_run.id
         if isinstance(outcome, Died):
-            why = f"Process exited with status code: {outcome.exit_code}."
-            message = f"{why} {explain_exit_code(outcome.exit_code)}"
+            message = _explain_death(outcome.exit_code)
         else:
             message = outcome.explanation
         logger = self._run_logger(claim.flow_run)
@@ -321,6 +325,12 @@ class RunExecutor:
                 logger.error("Hooks did not end well: %s", outcome)
         finally:
             await process.stop()
+
+
+def _explain_death(exit_code: int) -> str:
+    if exit_code == 0:
+        return "Process exited with status code: 0. It did not say how the flow run ended."
+    return f"Process exited with status code: {exit_code}. {explain_exit_code(exit_code)}"
 
 
 async def _unless_interrupted[T](claim: Claim, waiting: "Any", undo: Callable[[T], None]) -> T:

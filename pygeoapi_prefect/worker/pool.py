@@ -11,6 +11,11 @@ from pygeoapi_prefect.worker.process import JobProcess, start_fork_server
 
 # Flows of one profile that a new process imports before its first job
 PRELOADED_FLOWS_AT_MOST = 50
+START_ERRORS = (ChildProcessError, TimeoutError, OSError)
+
+
+class PoolClosed(Exception):
+    """No process is given out any more: the worker stops."""
 
 
 class WarmPool:
@@ -74,8 +79,15 @@ class WarmPool:
             task.result()
 
     async def wait_for_place(self) -> None:
-        """Take a place for a job that brings its own process."""
+        """Take a place for a job that brings its own process.
+
+        Raises:
+            PoolClosed: the worker stops.
+        """
         await self._places.acquire()
+        if self._closed:
+            self._places.release()
+            raise PoolClosed
 
     def free_place(self) -> None:
         """Leave a place taken with `wait_for_place`."""
@@ -86,6 +98,7 @@ class WarmPool:
 
         Raises:
             ChildProcessError: no process could be started.
+            PoolClosed: none is to be started any more.
         """
         await self.wait_for_place()
         try:
@@ -158,14 +171,33 @@ class WarmPool:
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
     async def _start_one(self, profile: Profile | None) -> None:
-        flows = self._known_flows.get(profile) if profile is not None else None
+        process = None
+        if profile is not None and profile in self._known_flows:
+            process = await self._fork_with_flows(profile)
         try:
-            process = await JobProcess.fork(tuple(flows.values()) if flows else ())
-        except (ChildProcessError, TimeoutError, OSError) as error:
+            process = process or await JobProcess.fork(())
+        except START_ERRORS as error:
             self._logger.error("A process for jobs could not be started: %s", error)
             raise ChildProcessError("a process for jobs could not be started") from error
-        process.profile = profile if flows else None
         self._idle.append(process)
+
+    async def _fork_with_flows(self, profile: Profile) -> JobProcess | None:
+        """Start a process that has imported flows; None where one of them keeps it from that."""
+        flows = self._known_flows[profile]
+        try:
+            process = await JobProcess.fork(tuple(flows.values()))
+        except START_ERRORS as error:
+            # which of them it was, its own job will tell; those that run well are remembered anew
+            self._known_flows.pop(profile, None)
+            self._logger.warning(
+                "A process ended while it imported flows (%s); none of these is imported "
+                "ahead of its jobs any more: %s",
+                error,
+                ", ".join(sorted({flow.entrypoint for flow in flows.values()})),
+            )
+            return None
+        process.profile = profile
+        return process
 
     def _end(self, process: JobProcess) -> None:
         task = asyncio.create_task(process.stop() if process.is_alive else process.kill())

@@ -52,6 +52,8 @@ PRELOADED_MODULES = (
     "pygeoapi_prefect.worker.preload",
 )
 START_TIMEOUT_SECONDS = 120.0
+# for a process that imports flows too; one of them may hang
+PRELOAD_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 10.0
 _EXIT_POLL_SECONDS = 0.02
 # a killed process may have started another one in the meantime
@@ -132,7 +134,8 @@ class JobProcess:
             raise
         finally:
             theirs.close()
-        return await cls(_Forked(process), mine).wait_until_ready()
+        timeout = PRELOAD_TIMEOUT_SECONDS if preload else START_TIMEOUT_SECONDS
+        return await cls(_Forked(process), mine).wait_until_ready(timeout)
 
     @classmethod
     async def spawn(cls, environment: Mapping[str, str]) -> "JobProcess":
@@ -145,7 +148,9 @@ class JobProcess:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        return await cls(_Spawned(process), Connection(mine.detach())).wait_until_ready()
+        return await cls(_Spawned(process), Connection(mine.detach())).wait_until_ready(
+            START_TIMEOUT_SECONDS
+        )
 
     @property
     def pid(self) -> int:
@@ -210,7 +215,7 @@ class JobProcess:
         """End all that the process started, but not the process."""
         await asyncio.to_thread(kill_session, self.pid, spare_leader=True)
 
-    async def wait_until_ready(self) -> "JobProcess":
+    async def wait_until_ready(self, timeout_seconds: float) -> "JobProcess":
         """Wait until it can take jobs.
 
         Raises:
@@ -218,7 +223,7 @@ class JobProcess:
             TimeoutError: it did neither.
         """
         try:
-            async with asyncio.timeout(START_TIMEOUT_SECONDS):
+            async with asyncio.timeout(timeout_seconds):
                 message = await self._inbox.get()
         except BaseException:
             await asyncio.shield(self.kill())

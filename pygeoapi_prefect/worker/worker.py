@@ -450,7 +450,7 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
                 if quiet_seconds > 0:
                     return quiet_seconds
             await self._read_candidates()
-        while self._candidates and self._count_free() > 0:
+        while not self._stopping and self._candidates and self._count_free() > 0:
             self._begin(self._candidates.pop())
         if self._count_free() <= 0:
             return self._idle_seconds

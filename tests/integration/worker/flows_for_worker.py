@@ -100,6 +100,12 @@ def take_too_long(out: str) -> None:
     say(out, "ended", os.getpid())
 
 
+@flow
+def vanish(out: str) -> None:
+    say(out, "began", os.getpid())
+    os._exit(0)
+
+
 def note_cancellation(flow: Any, flow_run: Any, state: Any) -> None:
     say(flow_run.parameters["out"], "cancelled", state.name)
 

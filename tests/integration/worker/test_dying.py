@@ -79,6 +79,23 @@ class TestOneJob:
         assert all(job.wait_until_ended().is_completed() for job in jobs)
 
 
+def test_a_deployment_that_kills_who_imports_it_spares_the_worker_and_other_jobs(
+    site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "deadly_flow.py").write_text("import ctypes\nctypes.string_at(0)\n")
+    directory = {"working_dir": str(tmp_path)}
+    deadly = site.deploy("die", entrypoint="deadly_flow.die", job_variables=directory)
+    good = site.deploy("work", job_variables=directory)
+
+    site.start_worker()
+    jobs = [site.submit(deployment) for deployment in (good, deadly, good, good)]
+
+    ends = [job.wait_until_ended() for job in jobs]
+    assert [end.is_completed() for end in ends] == [True, False, True, True]
+    assert ends[1].is_crashed()
+    assert "deadly_flow.die" in site.read_worker_logs()
+
+
 def test_the_jobs_of_a_killed_worker_end_or_run_again_and_waiting_ones_run(site: Site) -> None:
     worker = site.start_worker()
     lost = site.submit("work", seconds=600)

@@ -113,6 +113,43 @@ def test_a_flow_whose_code_is_missing_crashes_and_says_so(site: Site) -> None:
     assert "could not be loaded: ModuleNotFoundError" in (state.message or "")
 
 
+def test_a_job_whose_parameters_do_not_fit_fails_in_a_process_that_has_run_others(
+    site: Site,
+) -> None:
+    deployment = site.deploy("talk", enforce_parameter_schema=False)
+    # as many as there are processes, so that none is new
+    before = [site.submit(deployment) for _ in range(2)]
+    assert all(job.wait_until_ended().is_completed() for job in before)
+
+    job = site.submit(deployment, unknown=1)
+
+    assert job.wait_until_ended().is_crashed()
+    wait_for(lambda: "SignatureMismatchError" in read_logs(site, job), "the reason in its log")
+
+
+def test_a_process_that_vanishes_without_an_error_ends_its_job_as_crashed(site: Site) -> None:
+    job = site.submit("vanish")
+
+    state = job.wait_until_ended()
+
+    assert state.is_crashed()
+    assert "did not say how the flow run ended" in (state.message or "")
+    assert len(job.lines("began")) == 1
+
+
+def test_a_module_that_exits_when_it_is_imported_crashes_its_jobs_and_says_so(
+    site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "leaving_flow.py").write_text("import sys\nsys.exit(0)\n")
+    options = {"working_dir": str(tmp_path)}
+    deployment = site.deploy("leave", entrypoint="leaving_flow.leave", job_variables=options)
+
+    state = site.submit(deployment).wait_until_ended()
+
+    assert state.is_crashed()
+    assert "could not be loaded: SystemExit" in (state.message or "")
+
+
 def test_an_environment_that_needs_a_new_interpreter_runs_cold_and_the_log_says_why(
     site: Site,
 ) -> None:

@@ -6,13 +6,20 @@ before allowing that version.
 
 import inspect
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
+from uuid import uuid4
 
 import pytest
-from prefect import flow_engine
+from prefect import flow, flow_engine
 from prefect._internal import control_listener
+from prefect._internal.attempt_control import EngineOutcomeReceipt
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import Abort, Pause
+from prefect.logging.loggers import flow_run_logger
 from prefect.runner._hook_runner import HookRunner
 from prefect.utilities.engine import capture_sigterm
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
@@ -68,6 +75,57 @@ def test_while_a_flow_runs_the_engine_learns_why_sigterm_comes() -> None:
             assert control_listener.get_intent() == "reschedule"
     finally:
         control_listener.reset_for_testing()
+
+
+@flow
+def takes_nothing() -> None:
+    """A flow that has not to run."""
+
+
+@pytest.fixture
+def reported_end() -> Iterator[None]:
+    """The engine of this process has told how a run ended."""
+    control_listener.report_engine_outcome(EngineOutcomeReceipt.orchestration_aborted())
+    assert control_listener.engine_outcome_is_handled()
+    yield
+    control_listener.reset_for_testing()
+
+
+@pytest.mark.usefixtures("reported_end")
+def test_the_end_of_one_run_says_nothing_of_the_next() -> None:
+    run = FlowRun(flow_id=uuid4(), parameters={"unknown": 1})
+
+    exit_code = prefect_private.run_flow(takes_nothing, run, flow_run_logger(run))
+
+    assert exit_code == 1
+    assert not control_listener.engine_outcome_is_handled()
+
+
+@pytest.mark.usefixtures("reported_end")
+@pytest.mark.parametrize("error", [Abort("no"), Pause("later")])
+def test_what_prefect_has_decided_is_an_end_that_it_knows(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raise_error(*_: object, **__: object) -> None:
+        raise error
+
+    run = FlowRun(flow_id=uuid4())
+    monkeypatch.setattr(flow_engine, "run_flow", raise_error)
+
+    assert prefect_private.run_flow(takes_nothing, run, flow_run_logger(run)) == 0
+
+
+@pytest.mark.usefixtures("reported_end")
+def test_a_process_that_exits_well_has_not_told_how_the_run_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def leave(*_: object, **__: object) -> None:
+        sys.exit(0)
+
+    run = FlowRun(flow_id=uuid4())
+    monkeypatch.setattr(flow_engine, "run_flow", leave)
+
+    assert prefect_private.run_flow(takes_nothing, run, flow_run_logger(run)) == 1
 
 
 def test_heartbeats_are_off_where_their_setting_is_none() -> None:
