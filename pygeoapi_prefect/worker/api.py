@@ -19,8 +19,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterNextScheduledStartTime,
     FlowRunFilterState,
-    FlowRunFilterStateName,
     FlowRunFilterStateType,
+    Operator,
     WorkPoolFilter,
     WorkPoolFilterName,
     WorkQueueFilter,
@@ -30,7 +30,7 @@ from prefect.client.schemas.objects import Flow, FlowRun, State, StateType, Work
 from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.exceptions import Abort, ObjectNotFound, Pause
-from prefect.states import AwaitingRetry, Cancelled, Crashed, Pending
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Pending, Scheduled
 from prefect.types import DateTime
 from prefect.utilities.engine import propose_state
 
@@ -41,13 +41,27 @@ DEPLOYMENTS_AT_MOST = 50
 RETRY_SECONDS = 1.0
 # A run that starts later than this is looked for again in time
 HORIZON_SECONDS = 60.0
+_TRY_LATER = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS}
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether an error means that the API is away, not that it refused something."""
+    """Whether an error means that the API cannot answer now, not that it refuses something."""
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+        response = error.response
+        return (
+            response.is_server_error
+            or response.status_code in _TRY_LATER
+            # the token has expired, or the server has forgotten it; the client gets another one
+            or (response.status_code == httpx.codes.FORBIDDEN and "CSRF token" in response.text)
+        )
     return isinstance(error, httpx.TransportError)
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether an error means that what was asked about does not exist."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code == httpx.codes.NOT_FOUND
+    return isinstance(error, ObjectNotFound)
 
 
 class RunsApi:
@@ -101,8 +115,8 @@ class RunsApi:
                 json=wanted,
             )
         except httpx.HTTPStatusError as error:
-            if error.response.status_code == httpx.codes.NOT_FOUND:
-                # the pool was deleted; the worker makes it again when it next reports itself
+            if is_missing(error):
+                # the pool was deleted; the worker notices, and waits for one of that name
                 return []
             raise
         return [
@@ -183,6 +197,11 @@ class RunsApi:
                 return None
             self._deployments[deployment_id] = read_at, deployment
             return deployment
+
+    def may_be_limited(self, deployment_id: UUID) -> bool:
+        """Whether a limit may count runs of the deployment, by what was read of it last."""
+        _, deployment = self._deployments.get(deployment_id, (-1.0, None))
+        return deployment is None or deployment.global_concurrency_limit is not None
 
     async def read_flow(self, flow_id: UUID) -> Flow:
         """The flow of that id; it never changes."""
@@ -295,7 +314,25 @@ class RunsApi:
         self, flow_run_id: UUID, message: str, *, only_in_state: UUID | None = None
     ) -> None:
         """Give a run back to its queue, unless it has ended."""
+        await self._reschedule(flow_run_id, AwaitingRetry(message=message), only_in_state)
 
+    async def wait_again(self, flow_run: FlowRun, message: str) -> None:
+        """Give a run that was claimed back to where it was in its queue.
+
+        Args:
+            flow_run: as it was listed, but with the state of the claim.
+            message: why.
+        """
+        if flow_run.state is None:
+            raise ValueError("a run without a state is not claimed")
+        waiting: State[Any] = Scheduled(
+            scheduled_time=flow_run.next_scheduled_start_time, message=message
+        )
+        await self._reschedule(flow_run.id, waiting, flow_run.state.id)
+
+    async def _reschedule(
+        self, flow_run_id: UUID, waiting: State[Any], only_in_state: UUID | None
+    ) -> None:
         async def reschedule() -> None:
             run = await self._client.read_flow_run(flow_run_id)
             if run.state is None or run.state.is_final() or run.state.is_cancelling():
@@ -312,9 +349,7 @@ class RunsApi:
                 # Prefect hides such runs from workers: their process was to retry them
                 policy = policy.model_copy(update={"retry_type": "reschedule"})
                 await self._client.update_flow_run(flow_run_id, empirical_policy=policy)
-            state = await propose_state(
-                self._client, AwaitingRetry(message=message), flow_run_id=flow_run_id
-            )
+            state = await propose_state(self._client, waiting, flow_run_id=flow_run_id)
             # it may have ended since it was read
             await self._undo(flow_run_id, state, where=State.is_final)
 
@@ -334,16 +369,20 @@ class RunsApi:
 
     async def read_unfinished_runs(self) -> list[FlowRun]:
         """Runs of the pool that some worker has claimed and that have not ended."""
-        by_type = FlowRunFilterState(
-            type=FlowRunFilterStateType(
-                any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-            )
+        claimed = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+        states = FlowRunFilterState.model_validate(
+            {
+                "operator": Operator.or_,
+                "type": {"any_": claimed},
+                # its process waits to run it again, and Prefect gives it to no other
+                "name": {"any_": ["AwaitingRetry"]},
+            }
         )
-        # its process waits to run it again, and Prefect gives it to no other
-        by_name = FlowRunFilterState(name=FlowRunFilterStateName(any_=["AwaitingRetry"]))
-        claimed = await self._read_all(FlowRunFilter(state=by_type))
-        waiting = await self._read_all(FlowRunFilter(state=by_name))
-        return claimed + [run for run in waiting if run.empirical_policy.retry_type == "in_process"]
+        return [
+            run
+            for run in await self._read_all(FlowRunFilter(state=states))
+            if run.state_type in claimed or run.empirical_policy.retry_type == "in_process"
+        ]
 
     async def read_last_claim(self, flow_run_id: UUID) -> Owner | None:
         """Who claimed the run last, from the history of its states."""
@@ -354,9 +393,15 @@ class RunsApi:
 
     async def read_online_workers(self) -> frozenset[str]:
         """Names of the pool's workers that Prefect hears from."""
-        workers = await self._client.read_workers_for_work_pool(
-            self._work_pool, offset=0, limit=PAGE_SIZE
-        )
+        try:
+            workers = await self._client.read_workers_for_work_pool(
+                self._work_pool, offset=0, limit=PAGE_SIZE
+            )
+        except httpx.HTTPStatusError as error:
+            if is_missing(error):
+                # the pool was deleted, and what Prefect knew of its workers with it
+                return frozenset()
+            raise
         return frozenset(worker.name for worker in workers if worker.status == WorkerStatus.ONLINE)
 
     def _scheduled_before(self, moment: datetime) -> FlowRunFilter:

@@ -2,7 +2,8 @@
 
 import asyncio
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from os.path import isdir
@@ -40,7 +41,13 @@ from pygeoapi_prefect.worker.process import CommandProcess, JobProcess
 from pygeoapi_prefect.worker.settings import PygeoapiWorkerSettings
 
 EXIT_BY_KILL = -9
+# The end of a dismissed job waits for its hooks
+HOOKS_SECONDS = 60.0
 HANDED_BACK = "Handed back by a worker that stops."
+
+
+class WaitedInVain(Exception):
+    """No process was free for the run for as long as it may wait for one."""
 
 
 class _Interrupted(Exception):
@@ -54,16 +61,25 @@ class Claim:
     Attributes:
         flow_run: as the server gave it.
         known_since: as from `time.monotonic`.
+        patience_seconds: how long it waits for a process; None for as long as it takes.
         process: that runs the flow; None before it starts.
+        running_since: when it got its process, as from `time.monotonic`.
         interrupted: what becomes of the run where somebody ends it early.
     """
 
     flow_run: FlowRun
     known_since: float
+    patience_seconds: float | None = None
     process: JobProcess | CommandProcess | None = None
     intent: Intent | None = None
     interrupted: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+    running_since: float | None = None
+
+    def start_in(self, process: "JobProcess | CommandProcess") -> None:
+        """Take note of the process that runs the flow."""
+        self.process = process
+        self.running_since = self.running_since or time.monotonic()
 
     def suspend(self, state: State[Any]) -> None:
         """Tell the flow that it was suspended from outside."""
@@ -156,7 +172,11 @@ class RunExecutor:
         self._run_logger = run_logger
 
     async def execute(self, claim: Claim, prepared: Prepared) -> int:
-        """Run a claimed flow run and report its end; returns the exit code of its process."""
+        """Run a claimed flow run and report its end; returns the exit code of its process.
+
+        Raises:
+            WaitedInVain: it got no process in time, and is claimed as before.
+        """
         logger = self._run_logger(claim.flow_run)
         plan = prepared.plan
         if plan.start is not Start.WARM:
@@ -201,25 +221,27 @@ class RunExecutor:
         while claim.process is process and not grace_over.done():
             await asyncio.wait({grace_over, task}, timeout=0.05)
         grace_over.cancel()
-        if claim.process is process or isinstance(process, CommandProcess):
+        if claim.process is process:
             await process.kill()
-        else:
-            # the job ended by itself; what it started may not have
-            await process.kill_offspring()
 
     async def _run_in_process(self, claim: Claim, prepared: Prepared) -> tuple[Done | Died, Any]:
         plan, job = prepared.plan, prepared.job
         while True:
+            await self._wait_for_place(claim)
             process = await _unless_interrupted(
                 claim, self._pool.take(plan, job.source.environment), self._give_back_unused
             )
-            claim.process = process
+            claim.start_in(process)
             replace_because: str | None = "it was interrupted"
             try:
                 owner = replace(self._owner, job=(process.pid, process.started))
                 outcome = await process.run(replace(job, owner=str(owner)))
                 process.jobs_done += 1
                 replace_because = self._why_replace(process, plan, outcome)
+                if claim.intent is not None and not isinstance(outcome, Died):
+                    # the job ended by itself; what it started may not have, and is found as
+                    # long as its process lives
+                    await process.kill_offspring()
             finally:
                 claim.process = None
                 if claim.intent is not None:
@@ -255,9 +277,7 @@ class RunExecutor:
         self._pool.give_back(process, replace_because=None)
 
     async def _run_command(self, claim: Claim, job: Job, command: str) -> Done | Died:
-        await _unless_interrupted(
-            claim, self._pool.wait_for_place(), lambda _: self._pool.free_place()
-        )
+        await self._wait_for_place(claim)
         try:
             with tempfile.TemporaryDirectory(suffix="prefect") as temporary:
                 process = await CommandProcess.start(
@@ -266,7 +286,7 @@ class RunExecutor:
                     directory=job.working_directory or temporary,
                     show_output=job.show_output,
                 )
-                claim.process = process
+                claim.start_in(process)
                 job_process = (process.pid, int(started_at(process.pid) or 0))
                 await self._api.name_infrastructure(
                     claim.flow_run.id, replace(self._owner, job=job_process)
@@ -277,6 +297,14 @@ class RunExecutor:
         finally:
             claim.process = None
             self._pool.free_place()
+
+    async def _wait_for_place(self, claim: Claim) -> None:
+        await _unless_interrupted(
+            claim,
+            self._pool.wait_for_place(),
+            lambda _: self._pool.free_place(),
+            seconds=claim.patience_seconds,
+        )
 
     async def _check_end(self, claim: Claim, outcome: Done | Died) -> Done | Died:
         """A command may end well without having run the flow; nobody would end the run."""
@@ -320,9 +348,13 @@ class RunExecutor:
             logger.error("Hooks could not run: %s", error)
             return
         try:
-            outcome = await process.run(message)
+            async with asyncio.timeout(HOOKS_SECONDS):
+                outcome = await process.run(message)
             if not (isinstance(outcome, Done) and outcome.exit_code == 0):
                 logger.error("Hooks did not end well: %s", outcome)
+        except TimeoutError:
+            logger.error("Hooks took longer than %s s and were ended", HOOKS_SECONDS)
+            await process.kill()
         finally:
             await process.stop()
 
@@ -333,21 +365,32 @@ def _explain_death(exit_code: int) -> str:
     return f"Process exited with status code: {exit_code}. {explain_exit_code(exit_code)}"
 
 
-async def _unless_interrupted[T](claim: Claim, waiting: "Any", undo: Callable[[T], None]) -> T:
+async def _unless_interrupted[T](
+    claim: Claim,
+    waiting: Coroutine[Any, Any, T],
+    undo: Callable[[T], None],
+    seconds: float | None = None,
+) -> T:
     """Await something unless the claim is interrupted first.
 
     Raises:
         _Interrupted: it was; what came nevertheless was undone.
+        WaitedInVain: it took longer than `seconds`.
     """
-    task: asyncio.Task[T] = asyncio.ensure_future(waiting)
+    task = asyncio.create_task(waiting)
     interrupted = asyncio.create_task(claim.interrupted.wait())
+    came = False
     try:
-        await asyncio.wait({task, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {task, interrupted}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        came = task.done() and not claim.interrupted.is_set()
     finally:
         interrupted.cancel()
-    if not claim.interrupted.is_set():
-        return await task
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        undo(await task)
-    raise _Interrupted
+        if not came:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                undo(await task)
+    if came:
+        return task.result()
+    raise _Interrupted if claim.interrupted.is_set() else WaitedInVain

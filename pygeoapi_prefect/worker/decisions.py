@@ -5,7 +5,7 @@ worker that claimed a run is gone.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -24,6 +24,8 @@ _READ_AT_START = re.compile(
 PROCESS_VARIABLE = "PYGEOAPI_PREFECT_PROCESS"
 # What the worker or this package sets for each job, and reads when the job starts
 _CHANGES_PER_JOB = re.compile(rf"^(PREFECT__|{PROCESS_VARIABLE}$)")
+# A job that takes longer keeps runs from being claimed before there is a process for them
+SHORT_JOB_SECONDS = 2.0
 _STAY_IN_DIRECTORY = re.compile(r"^prefect\.deployments(\.steps)?\.(pull\.)?set_working_directory$")
 
 
@@ -126,15 +128,27 @@ def why_replace(
     return None
 
 
-def runs_to_claim_ahead(*, pool_limit: int | None, queue_limits: Sequence[int | None]) -> int:
+def runs_to_claim_ahead(
+    *,
+    limits: Iterable[int | None],
+    ended_seconds: Collection[float],
+    running_seconds: Collection[float],
+) -> int:
     """How many runs to claim beyond those that have a process.
 
-    One waiting run keeps a process from idling while the next is claimed. A claimed run
-    holds a slot of the limits that Prefect counts, which another worker could use: none
-    then.
+    One waiting run keeps a process from idling while the next is claimed. It waits while
+    another worker may be idle, so that it has to be sure of a process soon; and it holds a
+    slot of the limits that Prefect counts, which another run could use.
+
+    Args:
+        limits: of the work pool and its queues.
+        ended_seconds: how long the latest jobs took.
+        running_seconds: how long those that run have taken so far.
     """
-    limited = pool_limit is not None or any(limit is not None for limit in queue_limits)
-    return 0 if limited else 1
+    if any(limit is not None for limit in limits):
+        return 0
+    took_short = ended_seconds and max(ended_seconds) < SHORT_JOB_SECONDS
+    return 1 if took_short and min(running_seconds, default=0.0) < SHORT_JOB_SECONDS else 0
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,6 @@ class WarmPool:
         self._known_flows: dict[Profile, OrderedDict[str, FlowSource]] = {}
         self._closed = False
 
-    @property
-    def has_free_place(self) -> bool:
-        """Whether a job would get a process without waiting for another one's end."""
-        return not self._places.locked()
-
     def remember(self, profile: Profile, source: FlowSource) -> None:
         """Import the flow in new processes of that profile, before they get jobs."""
         flows = self._known_flows.setdefault(profile, OrderedDict())
@@ -79,7 +74,7 @@ class WarmPool:
             task.result()
 
     async def wait_for_place(self) -> None:
-        """Take a place for a job that brings its own process.
+        """Take one of the places for jobs.
 
         Raises:
             PoolClosed: the worker stops.
@@ -94,13 +89,11 @@ class WarmPool:
         self._places.release()
 
     async def take(self, plan: StartPlan, environment: Mapping[str, str]) -> JobProcess:
-        """Wait for a place and return a process for it.
+        """Return a process for a place that was taken; it leaves the place with `give_back`.
 
         Raises:
-            ChildProcessError: no process could be started.
-            PoolClosed: none is to be started any more.
+            ChildProcessError: no process could be started; the place is left.
         """
-        await self.wait_for_place()
         try:
             if plan.start is Start.COLD:
                 process = await JobProcess.spawn({**self.environment, **environment})

@@ -56,6 +56,8 @@ class Reaper:
         api: of the work pool.
         me: this worker.
         is_mine: whether this worker works on the run of that id.
+        on_cancelling: gets the ids of those of this worker that somebody cancels; it may have
+            missed the event.
         logger: of the worker.
     """
 
@@ -65,11 +67,13 @@ class Reaper:
         api: RunsApi,
         me: Owner,
         is_mine: Callable[[UUID], bool],
+        on_cancelling: Callable[[UUID], None],
         logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
     ) -> None:
         self._api = api
         self._me = me
         self._is_mine = is_mine
+        self._on_cancelling = on_cancelling
         self._logger = logger
         self._absences = Absences()
 
@@ -87,7 +91,12 @@ class Reaper:
 
     async def _reap_all(self) -> int:
         unfinished = [run for run in await self._api.read_unfinished_runs() if run.state]
-        suspects = [run for run in unfinished if not self._is_mine(run.id)]
+        suspects = []
+        for run in unfinished:
+            if not self._is_mine(run.id):
+                suspects.append(run)
+            elif run.state is not None and run.state.is_cancelling():
+                self._on_cancelling(run.id)
         if not suspects:
             self._absences.forget()
             return 0
@@ -95,8 +104,20 @@ class Reaper:
         self._absences.end(online)
         reaped = 0
         for run in suspects:
-            reaped += await self._reap_one(run.id, online)
+            if not self._seems_well(run, online):
+                reaped += await self._reap_one(run.id, online)
         return reaped
+
+    def _seems_well(self, listed: FlowRun, online: frozenset[str]) -> bool:
+        """Whether the owner that the listed run names is there: most are, and cost no call."""
+        if listed.state is None or listed.state.is_cancelling():
+            # cancelled before it had a process, it still names that of the time before
+            return False
+        says_whose = (
+            listed.state.message if listed.state.is_pending() else listed.infrastructure_pid
+        )
+        owner = find_owner(says_whose)
+        return owner is not None and not self._is_gone(owner, online)
 
     async def _reap_one(self, flow_run_id: UUID, online: frozenset[str]) -> bool:
         # the run may have ended, and another worker may have claimed it, since it was listed
@@ -122,14 +143,14 @@ class Reaper:
 
     async def _find_owner(self, run: FlowRun) -> Owner | None:
         """Who claimed the run, and which process ran it, as far as is known."""
+        if run.state is not None and run.state.is_pending():
+            # it has no process yet; the infrastructure id is that of the time before
+            return find_owner(run.state.message)
         named = find_owner(run.infrastructure_pid)
-        if run.state is not None and run.state.type is StateType.PENDING:
-            claimed: Owner | None = find_owner(run.state.message)
-        elif named is not None and named.same_worker_process(self._me):
+        if named is not None and named.same_worker_process(self._me):
             # the newest that can be: nobody has it but this worker
             return named
-        else:
-            claimed = await self._api.read_last_claim(run.id)
+        claimed = await self._api.read_last_claim(run.id)
         if claimed is None:
             return named
         if named is not None and named.same_worker_process(claimed):
@@ -152,6 +173,9 @@ class Reaper:
 
     async def _end_processes(self, owner: Owner) -> None:
         if owner.machine != self._me.machine or owner.job is None:
+            return
+        if owner.same_worker_process(self._me):
+            # the pool ends its own; by now it may be busy with another run
             return
         pid, started = owner.job
         now_started = started_at(pid)

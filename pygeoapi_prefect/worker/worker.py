@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,19 +25,26 @@ import httpx
 from prefect.client.schemas.filters import WorkQueueFilter
 from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 from prefect.workers.base import BaseWorker
 
 from pygeoapi_prefect.os_processes import started_at, this_machine
-from pygeoapi_prefect.worker.api import PAGE_SIZE, RunsApi, is_outage
+from pygeoapi_prefect.worker.api import PAGE_SIZE, RunsApi, is_missing, is_outage
 from pygeoapi_prefect.worker.candidates import Candidates, Rivals
-from pygeoapi_prefect.worker.claims import Claim, Prepared, RunExecutor, prepare
+from pygeoapi_prefect.worker.claims import Claim, Prepared, RunExecutor, WaitedInVain, prepare
 from pygeoapi_prefect.worker.configuration import (
     PygeoapiJobConfiguration,
     PygeoapiVariables,
     PygeoapiWorkerResult,
 )
-from pygeoapi_prefect.worker.decisions import Owner, Start, find_owner, runs_to_claim_ahead
+from pygeoapi_prefect.worker.decisions import (
+    SHORT_JOB_SECONDS,
+    Owner,
+    Start,
+    find_owner,
+    runs_to_claim_ahead,
+)
 from pygeoapi_prefect.worker.events import (
     END_EVENTS,
     SUSPEND_EVENTS,
@@ -53,6 +61,8 @@ from pygeoapi_prefect.worker.settings import PygeoapiWorkerSettings
 
 # How long a run is left to another worker that is to claim it first
 HEAD_START_SECONDS = 0.1
+# How long a claimed run waits for a process, while another worker may be idle
+PATIENCE_SECONDS = SHORT_JOB_SECONDS
 # How many due runs are asked for: they last for a moment, and each costs the server 1 ms
 LISTED_PER_PLACE = 8
 # How long the answer to "what is due" may be acted upon where no limit is in force
@@ -66,6 +76,8 @@ SETTLED_AFTER_SECONDS = 10.0
 # Prefect drops events for those who are slow to read them, without a word
 DEPLOYMENT_KNOWN_SECONDS = 30.0
 OUTAGE_RETRY_SECONDS = 1.0
+# For what a worker that stops still has to tell Prefect
+HAND_BACK_SECONDS = 15.0
 
 
 class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, PygeoapiWorkerResult]):
@@ -104,7 +116,10 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
         self._listed_at = 0.0
         self._kept_back_until = 0.0
         self._outlook = Outlook()
+        self._latest_seconds: deque[float] = deque(maxlen=self._places)
         self._queues: list[WorkQueue] = []
+        self._sync_trouble = ""
+        self._watched_at_connection: float | None = None
         self._pool_known_at = -math.inf
         self._pool_changed_at = -math.inf
         self._deployments_changed_at: dict[UUID, float] = {}
@@ -176,6 +191,7 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
             api=self._api,
             me=self._owner,
             is_mine=self._claims.__contains__,
+            on_cancelling=self._end_cancelled,
             logger=self._logger,
         )
         if self._runs_task_group is None:
@@ -189,12 +205,36 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
         await self._hand_back()
         self._loops.cancel()
         await self._pool.close()
+        for task in self._background:
+            task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await super().teardown(*exc_info)
 
     async def sync_with_backend(self) -> None:
-        """Report to Prefect that this worker lives, and read what it has to know."""
+        """Report to Prefect that this worker lives, and read what it has to know.
+
+        Where Prefect cannot answer, or has no such work pool any more, that is said once and
+        tried again: the jobs of this worker go on.
+        """
         asked_at = time.monotonic()
+        try:
+            await self._sync(asked_at)
+        except (httpx.HTTPError, ObjectNotFound) as error:
+            if is_missing(error):
+                trouble = f"There is no work pool {self._work_pool_name!r} any more: waiting for it"
+            elif is_outage(error):
+                trouble = f"The Prefect API is away ({type(error).__name__}): waiting for it"
+            else:
+                raise
+        else:
+            self._sync_trouble = ""
+            return
+        if trouble != self._sync_trouble:
+            self._logger.warning(trouble)
+        self._sync_trouble = trouble
+        self._learn_pool_at = asked_at + OUTAGE_RETRY_SECONDS
+
+    async def _sync(self, asked_at: float) -> None:
         await super().sync_with_backend()
         if self._work_pool is not None and self._client is not None:
             # the server refuses the call without a filter and a page, the client makes none up
@@ -246,8 +286,13 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
         return min(self._tuning.processes, self._limit or self._tuning.processes)
 
     @property
+    def _served_queues(self) -> list[WorkQueue]:
+        names = self._work_queues
+        return [queue for queue in self._queues if not names or queue.name in names]
+
+    @property
     def _pool_and_queues(self) -> list[WorkPool | WorkQueue]:
-        return [self.work_pool, *self._queues]
+        return [self.work_pool, *self._served_queues]
 
     @property
     def _is_limited(self) -> bool:
@@ -265,7 +310,7 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
             and self._pool_known_at >= max(self._events_since, changed_at)
             and not self._is_limited
             and not any(one.is_paused for one in self._pool_and_queues)
-            and len(self._work_queues or self._queues) == 1
+            and len(self._served_queues) == 1
         )
 
     @property
@@ -276,14 +321,31 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
     def _hears_events(self) -> bool:
         return self._events_since is not None
 
-    def _count_free(self) -> int:
-        ahead = runs_to_claim_ahead(
-            pool_limit=self.work_pool.concurrency_limit,
-            queue_limits=[queue.concurrency_limit for queue in self._queues],
-        )
+    @property
+    def _free_places(self) -> int:
+        return self._places - len(self._claims)
+
+    def _count_ahead(self) -> int:
+        """How many runs may be claimed while all places are taken."""
         if self._limit is not None:
-            ahead = 0
-        return self._places + ahead - len(self._claims)
+            return 0
+        now = time.monotonic()
+        since = [claim.running_since for claim in self._claims.values()]
+        return runs_to_claim_ahead(
+            limits=[one.concurrency_limit for one in self._pool_and_queues],
+            ended_seconds=self._latest_seconds,
+            running_seconds=[now - began for began in since if began is not None],
+        )
+
+    def _may_claim(self, flow_run: FlowRun) -> bool:
+        """Whether the run has a place, or will soon have one."""
+        if self._free_places > 0:
+            return True
+        # while it waits, it must not keep another run of its deployment from a slot
+        is_limited = flow_run.deployment_id is None or self._api.may_be_limited(
+            flow_run.deployment_id
+        )
+        return not is_limited and self._free_places + self._count_ahead() > 0
 
     # -- the loops ------------------------------------------------------------------------
 
@@ -355,10 +417,17 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
             self._look_for_work()
 
     async def _watch_claims(self) -> None:
-        """See cancellations while no events arrive."""
-        if self._claims and not self._hears_events:
+        """See cancellations while no events arrive, and those that were said meanwhile."""
+        connection = self._events_since
+        if connection is not None and connection == self._watched_at_connection:
+            return
+        if self._claims:
             for run in await self._api.read_ended_from_outside(list(self._claims)):
-                self._spawn(self._cancel(run.id))
+                self._end_cancelled(run.id)
+        self._watched_at_connection = connection
+
+    def _end_cancelled(self, flow_run_id: UUID) -> None:
+        self._spawn(self._cancel(flow_run_id))
 
     async def _dispatch(self) -> None:
         warned = False
@@ -408,8 +477,15 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
             self._learn_pool_at = self._pool_changed_at + SETTLED_AFTER_SECONDS
         self._look_for_anything()
 
+    def _is_of_others(self, event: RunEvent) -> bool:
+        """Whether the run is in a queue of the pool that this worker does not serve."""
+        not_served = {queue.id for queue in self._queues} - {q.id for q in self._served_queues}
+        return event.work_queue_id in not_served
+
     def _on_run_event(self, event: RunEvent) -> None:
         run_id = event.flow_run_id
+        if run_id not in self._claims and self._is_of_others(event):
+            return
         if event.state in WORK_EVENTS - {"Scheduled"} and run_id in self._claims:
             # it was resumed before its process had ended: due when the claim ends
             self._outlook.doubt()
@@ -430,7 +506,7 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
         if event.state in TAKEN_EVENTS and (owner := find_owner(event.message)) is not None:
             self._rivals.note(owner)
         if event.state in END_EVENTS and run_id in self._claims:
-            self._spawn(self._cancel(run_id))
+            self._end_cancelled(run_id)
         elif event.state in SUSPEND_EVENTS and run_id in self._claims:
             self._spawn(self._suspend(run_id))
 
@@ -442,7 +518,7 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
 
     async def _claim_due_runs(self) -> float:
         """Claim as many due runs as there are places; returns seconds until the next look."""
-        if self._work_pool is None or self._count_free() <= 0:
+        if self._work_pool is None or self._free_places + self._count_ahead() <= 0:
             return self._idle_seconds
         if not self._candidates_are_fresh:
             if not self._work_is_likely and not self._candidates and not self._list_is_overdue:
@@ -450,10 +526,12 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
                 if quiet_seconds > 0:
                     return quiet_seconds
             await self._read_candidates()
-        while not self._stopping and self._candidates and self._count_free() > 0:
-            self._begin(self._candidates.pop())
-        if self._count_free() <= 0:
-            return self._idle_seconds
+        while self._candidates:
+            flow_run = self._candidates.choose()
+            if self._stopping or not self._may_claim(flow_run):
+                return self._idle_seconds
+            self._candidates.drop(flow_run.id)
+            self._begin(flow_run)
         if self._work_is_likely:
             # it became so since the list was asked for
             return 0.0
@@ -525,7 +603,7 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
     def _begin(self, flow_run: FlowRun) -> None:
         if flow_run.id in self._claims:
             return
-        claim = Claim(flow_run, self._candidates_read_at)
+        claim = Claim(flow_run, self._candidates_read_at, patience_seconds=PATIENCE_SECONDS)
         self._claims[flow_run.id] = claim
         claim.task = self._spawn(self._serve(claim))
 
@@ -541,6 +619,8 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
             self._logger.exception("Flow run %s could not be run", run_id)
             await self._api.crash(run_id, f"The job could not be started: {type(error).__name__}")
         finally:
+            if claim.running_since is not None:
+                self._latest_seconds.append(time.monotonic() - claim.running_since)
             del self._claims[run_id]
             self._candidates.drop(run_id)
             if self._is_limited or self._idle_seconds == self._tuning.poll_seconds:
@@ -564,7 +644,11 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
         self.get_flow_run_logger(flow_run).info(
             "Worker %r starts flow run %s", self.name, flow_run.id
         )
-        await self._executor.execute(claim, prepared)
+        try:
+            await self._executor.execute(claim, prepared)
+        except WaitedInVain:
+            await self._api.wait_again(flow_run, "No process was free for it.")
+            self._outlook.doubt()
 
     async def _read_deployment(self, claim: Claim) -> DeploymentResponse | None:
         if claim.flow_run.deployment_id is None:
@@ -653,7 +737,10 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
     async def _suspend(self, flow_run_id: UUID) -> None:
         run = await self._api.read_run(flow_run_id)
         claim = self._claims.get(flow_run_id)
-        if claim is not None and run is not None and run.state is not None:
+        if claim is None or run is None or run.state is None:
+            return
+        # after a reconnection Prefect repeats what it said before; it may have been resumed
+        if run.state.name in SUSPEND_EVENTS:
             claim.suspend(run.state)
 
     async def _hand_back(self) -> None:
@@ -663,19 +750,25 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
                 self._spawn(self._executor.interrupt(claim, "reschedule"))
         if tasks := {claim.task for claim in self._claims.values() if claim.task is not None}:
             self._logger.info("Waiting for %s jobs to end", len(tasks))
-            hurry = asyncio.create_task(self._hurry.wait())
-            over = asyncio.create_task(_end_of(tasks))
-            await asyncio.wait(
-                {hurry, over},
-                timeout=self._tuning.shutdown_grace_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            hurry.cancel()
-            over.cancel()
+            await self._wait_patiently(tasks, self._tuning.shutdown_grace_seconds)
         for claim in list(self._claims.values()):
             self._spawn(self._executor.interrupt(claim, "reschedule"))
         if tasks := {claim.task for claim in self._claims.values() if claim.task is not None}:
-            await asyncio.wait(tasks)
+            await self._wait_patiently(tasks, HAND_BACK_SECONDS)
+        for claim in list(self._claims.values()):
+            # who of the pool's workers finds it without an owner does what has to be done
+            self._logger.warning("Left flow run %s to others", claim.flow_run.id)
+            if claim.task is not None:
+                claim.task.cancel()
+
+    async def _wait_patiently(self, tasks: set[asyncio.Task[None]], seconds: float) -> None:
+        """Wait for tasks, until another signal comes at the latest."""
+        self._hurry.clear()
+        hurry = asyncio.create_task(self._hurry.wait())
+        over = asyncio.create_task(_end_of(tasks))
+        await asyncio.wait({hurry, over}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        over.cancel()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # with the settings of the worker, not those of the loop that found the work

@@ -196,6 +196,8 @@ def test_a_process_that_starts_while_the_api_is_away_keeps_its_job(
     site: Site, cable: Cable
 ) -> None:
     worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api", processes=1)
+    # where jobs are short, the next one is claimed before it has a process
+    assert site.submit("work").wait_until_ended().is_completed()
     running = site.submit("work", seconds=600)
     pid = running.pid
     claimed = site.submit("work")
@@ -208,6 +210,60 @@ def test_a_process_that_starts_while_the_api_is_away_keeps_its_job(
 
     assert claimed.wait_until_ended(60).is_completed()
     assert running.wait_until_ended(60).is_crashed()
+
+
+def test_a_worker_ends_in_time_though_it_cannot_hand_back_its_jobs(
+    site: Site, cable: Cable
+) -> None:
+    worker = site.start_worker(
+        api_url=f"http://127.0.0.1:{cable.port}/api", shutdown_grace_seconds=600
+    )
+    job = site.submit("work", seconds=600)
+    pid = job.pid
+    cable.pull_out()
+    wait_for(lambda: "is away" in site.read_worker_logs(), "the worker to miss the API")
+
+    worker.signal(signal.SIGTERM)
+    wait_for(lambda: "Waiting for 1 jobs" in site.read_worker_logs(), "the worker to stop")
+    # cuts the grace of the job short; what the worker has to tell has its own limit
+    worker.signal(signal.SIGTERM)
+
+    assert worker.wait(40) == 0
+    assert not is_running(pid)
+    site.start_worker()
+    assert job.wait_until_ended(60).is_crashed()
+
+
+def test_a_job_that_is_dismissed_while_its_worker_is_cut_off_ends_when_that_is_over(
+    site: Site, cable: Cable
+) -> None:
+    worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api", reap_seconds=600)
+    job = site.submit("work", seconds=600)
+    assert job.pid
+    cable.pull_out()
+    wait_for(lambda: b"is away" in worker.log.read_bytes(), "the worker to notice")
+    job.dismiss()
+
+    cable.plug_in()
+
+    assert job.wait_until_ended(60).is_cancelled()
+
+
+def test_the_jobs_of_a_pool_that_is_deleted_end_and_its_worker_waits_for_another(
+    site: Site,
+) -> None:
+    # as `pygeoapi-prefect worker` starts it
+    worker = site.start_worker("--no-create-pool-if-not-found")
+    job = site.submit("work", seconds=5)
+    assert job.pid
+    site.client.request("DELETE", "/work_pools/{name}", path_params={"name": site.pool})
+    wait_for(lambda: "There is no work pool" in site.read_worker_logs(), "the worker to notice", 60)
+    assert job.wait_until_ended().is_completed()
+    assert worker.process.poll() is None
+
+    site.make_pool()
+
+    assert site.submit("work").wait_until_ended(90).is_completed()
 
 
 # a job that runs twice now and then is what this test is to find

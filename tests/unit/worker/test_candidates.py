@@ -21,7 +21,11 @@ def make_runs(count: int, queue: UUID = HIGH) -> list[FlowRun]:
 
 
 def take_all(candidates: Candidates) -> list[FlowRun]:
-    return [candidates.pop() for _ in range(len(candidates))]
+    taken = []
+    while candidates:
+        taken.append(candidates.choose())
+        candidates.drop(taken[-1].id)
+    return taken
 
 
 @pytest.fixture
@@ -73,7 +77,7 @@ class TestOneWorker:
         with candidates.being_listed():
             candidates.renew([run])
 
-        assert candidates.pop() == run
+        assert candidates.choose() == run
 
     def test_a_run_that_was_refused_does_not_keep_others_back(self, candidates: Candidates) -> None:
         first, second = make_runs(2)

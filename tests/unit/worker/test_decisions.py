@@ -132,13 +132,24 @@ def test_a_process_is_replaced_after_its_jobs_or_above_its_memory(
 
 
 @pytest.mark.parametrize(
-    ("pool_limit", "queue_limits", "expected"),
-    [(None, [], 1), (None, [None, None], 1), (5, [None], 0), (None, [None, 2], 0), (None, [0], 0)],
+    ("limits", "ended", "running", "expected"),
+    [
+        pytest.param([None, None], [0.2, 0.3], [0.1, 0.1], 1, id="short jobs"),
+        pytest.param([None], [0.2], [], 1, id="a short job, and none that runs"),
+        pytest.param([None], [0.2, 0.3], [0.1, 600], 1, id="one of two will soon end"),
+        pytest.param([5, None], [0.2], [0.1], 0, id="the limit of the pool"),
+        pytest.param([None, 0], [0.2], [0.1], 0, id="the limit of a queue"),
+        pytest.param([None], [], [0.1], 0, id="nothing is known yet"),
+        pytest.param([None], [0.2, 3.0], [0.1, 0.1], 0, id="one was long"),
+        pytest.param([None], [0.2, 0.3], [3.0, 600], 0, id="all that run are long"),
+    ],
 )
-def test_runs_are_claimed_ahead_only_where_no_limit_counts_them(
-    pool_limit: int | None, queue_limits: list[int | None], expected: int
+def test_runs_are_claimed_ahead_only_where_they_will_have_a_process_soon(
+    limits: list[int | None], ended: list[float], running: list[float], expected: int
 ) -> None:
-    assert runs_to_claim_ahead(pool_limit=pool_limit, queue_limits=queue_limits) == expected
+    ahead = runs_to_claim_ahead(limits=limits, ended_seconds=ended, running_seconds=running)
+
+    assert ahead == expected
 
 
 ME = Owner(worker="w1", machine="alpha", pid=100, started=1_000)
