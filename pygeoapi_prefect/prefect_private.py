@@ -32,12 +32,17 @@ from prefect.runner._hook_runner import HookRunner
 from prefect.utilities.engine import commit_control_intent_and_ack
 
 __all__ = [
-    "HookRunner",
+    "ENGINE_RUNS_HOOKS",
+    "Intent",
     "drain_background_services",
     "explain_exit_code",
     "mark_flow_run_suspension_requested",
     "observe_suspension_with",
+    "remember_default_storage",
     "run_flow",
+    "run_hooks",
+    "stamp_infrastructure",
+    "suspension_is_told_by_the_worker",
     "tell_engine_why_sigterm_comes",
 ]
 
@@ -55,6 +60,8 @@ WORKER_ATTRIBUTES = (
     "_work_pool_name",
     "_work_queues",
 )
+# By which the engine leaves hooks for cancelled and crashed runs to others
+ENGINE_RUNS_HOOKS = "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS"
 # What `configuration.py` overrides of its base class
 JOB_CONFIGURATION_METHODS = ("_base_environment",)
 

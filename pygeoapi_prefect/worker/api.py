@@ -8,7 +8,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -62,6 +63,21 @@ def is_missing(error: Exception) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code == httpx.codes.NOT_FOUND
     return isinstance(error, ObjectNotFound)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The runs of a pool that wait for their start.
+
+    Attributes:
+        due: those whose time has come, in the order of their times.
+        is_all: whether no other one is due.
+        next_start_seconds: until the next one is due, or for as long as it was looked ahead.
+    """
+
+    due: list[FlowRun]
+    is_all: bool
+    next_start_seconds: float
 
 
 class RunsApi:
@@ -123,8 +139,8 @@ class RunsApi:
             entry.flow_run for entry in WorkerFlowRunResponse.model_validate_list(response.json())
         ]
 
-    async def read_scheduled_runs(self, limit: int) -> list[FlowRun] | None:
-        """Runs to start now, in the order of their times; None where that is not all there is.
+    async def read_waiting_runs(self, limit: int) -> Waiting:
+        """Runs to start now, in the order of their times, and when the next one is to start.
 
         Costs a third of `read_due_runs` and writes nothing, but knows nothing of limits, pauses
         and priorities.
@@ -132,31 +148,31 @@ class RunsApi:
         Args:
             limit: how many at most; no more than `PAGE_SIZE`.
         """
+        now = datetime.now(UTC)
         runs = await self._client.read_flow_runs(
-            flow_run_filter=self._scheduled_before(datetime.now(UTC)),
+            flow_run_filter=self._scheduled_before(now + timedelta(seconds=HORIZON_SECONDS)),
             work_pool_filter=self._pool_filter(),
             work_queue_filter=self._queue_filter(),
             sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
             limit=limit,
         )
+        starts = [run.next_scheduled_start_time or now for run in runs]
         # others are retried by the processes that they run in
-        free = [run for run in runs if run.empirical_policy.retry_type != "in_process"]
-        return None if len(free) < len(runs) == limit else free
-
-    async def read_next_start(self) -> datetime | None:
-        """When the next run of the pool is to start; None where none is near.
-
-        Writes nothing. Knows nothing of limits and pauses.
-        """
-        horizon = datetime.fromtimestamp(time.time() + HORIZON_SECONDS, UTC)
-        runs = await self._client.read_flow_runs(
-            flow_run_filter=self._scheduled_before(horizon),
-            work_pool_filter=self._pool_filter(),
-            work_queue_filter=self._queue_filter(),
-            sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
-            limit=1,
+        free = [run.empirical_policy.retry_type != "in_process" for run in runs]
+        later = [
+            start for start, is_free in zip(starts, free, strict=True) if start > now and is_free
+        ]
+        return Waiting(
+            due=[
+                run
+                for run, start, is_free in zip(runs, starts, free, strict=True)
+                if start <= now and is_free
+            ],
+            is_all=len(runs) < limit or starts[-1] > now,
+            next_start_seconds=min(
+                ((start - now).total_seconds() for start in later), default=HORIZON_SECONDS
+            ),
         )
-        return runs[0].next_scheduled_start_time if runs else None
 
     async def read_run(self, flow_run_id: UUID) -> FlowRun | None:
         """The run as it is now; None where it was deleted."""

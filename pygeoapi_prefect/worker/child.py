@@ -5,7 +5,9 @@ started as `python -m pygeoapi_prefect.worker.child <fd>`; the work is the same 
 """
 
 import ctypes
+import fcntl
 import gc
+import multiprocessing
 import os
 import queue
 import signal
@@ -80,6 +82,7 @@ def main(connection: Connection, preload: tuple[FlowSource, ...]) -> None:
     if os.getsid(0) != os.getpid():
         # everything that a job starts stays in this session, so that it can be ended
         os.setsid()
+    _die_with_worker()
     prefect_private.observe_suspension_with(prefect_private.suspension_is_told_by_the_worker)
     inbox: queue.SimpleQueue[Job | HookJob | Stop] = queue.SimpleQueue()
     with ExitStack() as stack:
@@ -102,6 +105,22 @@ def settings_of_jobs() -> AbstractContextManager[object]:
 def _die_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _die_with_worker() -> None:
+    """Have the kernel end this process and what it started when the worker is gone.
+
+    It is forked from a server that lives for as long as its processes do, and where a job is
+    stuck in C, no thread of this process can take note of anything.
+    """
+    worker = multiprocessing.parent_process()
+    if sys.platform == "linux" and worker is not None:
+        # a pipe that becomes readable when the last holder of its other end, the worker, is gone
+        lifeline = worker.sentinel
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgid(0))
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
 
 
 class _Process:

@@ -4,6 +4,7 @@ Starting and watching is the standard library's (`multiprocessing`, `subprocess`
 """
 
 import asyncio
+import logging
 import os
 import shlex
 import signal
@@ -36,6 +37,8 @@ from pygeoapi_prefect.worker.messages import (
     Stop,
     ToProcess,
 )
+
+logger = logging.getLogger(__name__)
 
 # Imported once by the server from which warm processes are forked. `prefect.cli` is what
 # `__main__` is in most workers, and multiprocessing imports that in each child.
@@ -349,15 +352,21 @@ def kill_session(leader: int, *, spare_leader: bool = False) -> None:
             not given away again while a session of that id has members.
         spare_leader: whether that process itself lives on.
     """
+    spared = {leader} if spare_leader else set()
     for _ in range(KILL_ROUNDS):
-        victims = _members(leader)
-        if spare_leader:
-            victims = [victim for victim in victims if victim.pid != leader]
+        victims = [victim for victim in _members(leader) if victim.pid not in spared]
         if not victims:
             return
         for victim in victims:
-            with suppress(psutil.NoSuchProcess):
+            try:
                 victim.kill()
+            except psutil.NoSuchProcess:
+                continue
+            except psutil.AccessDenied:
+                # it runs as somebody else by now (sudo, say); the others end all the same
+                logger.warning("Process %s, which a job started, may not be ended", victim.pid)
+                spared.add(victim.pid)
+        victims = [victim for victim in victims if victim.pid not in spared]
         # not `psutil.wait_procs`: it takes the exit codes of our own children away
         give_up_at = time.monotonic() + KILL_ROUND_SECONDS
         while any(map(still_runs, victims)) and time.monotonic() < give_up_at:

@@ -97,10 +97,11 @@ def test_a_deployment_that_kills_who_imports_it_spares_the_worker_and_other_jobs
 
 
 def test_the_jobs_of_a_killed_worker_end_or_run_again_and_waiting_ones_run(site: Site) -> None:
-    worker = site.start_worker()
+    worker = site.start_worker(processes=3)
     lost = site.submit("work", seconds=600)
+    stuck = site.submit("stick_in_c")
     retried = site.submit("work_with_a_retry", seconds=3)
-    pids = [lost.pid, retried.pid]
+    pids = [lost.pid, stuck.pid, retried.pid, *children_of(stuck)]
     waiting = site.submit("work")
     worker.signal(signal.SIGKILL)
     wait_for(lambda: not any(map(is_running, pids)), "processes to die with their worker", 10)
@@ -111,6 +112,7 @@ def test_the_jobs_of_a_killed_worker_end_or_run_again_and_waiting_ones_run(site:
     state = lost.wait_until_ended(60)
     assert state.is_crashed()
     assert state.message == "The worker that ran it is gone."
+    assert stuck.wait_until_ended(60).is_crashed()
     assert waiting.wait_until_ended().is_completed()
     assert retried.wait_until_ended().is_completed()
     assert len(retried.lines("began")) == 2

@@ -138,6 +138,16 @@ def test_the_default_result_storage_is_read_through_the_client() -> None:
     assert parameters_of(SyncPrefectClient.read_server_default_result_storage) == ["self"]
 
 
+@pytest.mark.parametrize(("value", "by_engine"), [("false", False), ("true", True)])
+def test_the_engine_leaves_hooks_to_the_worker_where_a_variable_says_so(
+    monkeypatch: pytest.MonkeyPatch, value: str, by_engine: bool
+) -> None:
+    engine = flow_engine.FlowRunEngine(flow=takes_nothing)
+    monkeypatch.setenv(prefect_private.ENGINE_RUNS_HOOKS, value)
+
+    assert engine._engine_owns_cancellation_handling() is by_engine
+
+
 def test_hooks_are_run_for_a_flow_run_and_a_state() -> None:
     expected = ["self", "flow_run", "state"]
 
