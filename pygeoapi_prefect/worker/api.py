@@ -7,7 +7,7 @@ again by its loop; what has to arrive, the end of a run, is kept and repeated.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,7 +35,7 @@ from prefect.states import AwaitingRetry, Cancelled, Crashed, Pending, Scheduled
 from prefect.types import DateTime
 from prefect.utilities.engine import propose_state
 
-from pygeoapi_prefect.worker.decisions import Owner, find_owner, find_replaced
+from pygeoapi_prefect.worker.owner import Owner, find_owner
 
 PAGE_SIZE = 200
 DEPLOYMENTS_AT_MOST = 50
@@ -464,3 +464,28 @@ class RunsApi:
                 if not is_outage(error) or time.monotonic() > give_up_at:
                     raise
             await asyncio.sleep(RETRY_SECONDS)
+
+
+def find_replaced(state: State[Any], others: Sequence[State[Any]]) -> State[Any] | None:
+    """The state of a flow run that `state` took the place of.
+
+    The newest one need not be it: a state has the time at which it was asked for, and may
+    have waited for the database while the run went on. A pending one tells by its time,
+    which is that of the scheduled state, and missing after an end.
+
+    Args:
+        state: of a flow run.
+        others: its other states.
+    """
+    if state.is_pending():
+        scheduled_for = state.state_details.scheduled_time
+        others = [
+            other
+            for other in others
+            if (
+                other.is_final()
+                if scheduled_for is None
+                else other.is_scheduled() and other.state_details.scheduled_time == scheduled_for
+            )
+        ]
+    return max(others, key=lambda other: other.timestamp, default=None)

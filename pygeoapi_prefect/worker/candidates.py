@@ -9,7 +9,7 @@ from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
 
-from pygeoapi_prefect.worker.decisions import Owner
+from pygeoapi_prefect.worker.owner import Owner
 
 # A worker that has claimed nothing for as long leaves more to others
 RIVALRY_SECONDS = 60.0

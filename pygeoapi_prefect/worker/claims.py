@@ -18,14 +18,6 @@ from pygeoapi_prefect.os_processes import started_at
 from pygeoapi_prefect.prefect_private import Intent, explain_exit_code
 from pygeoapi_prefect.worker.api import RunsApi
 from pygeoapi_prefect.worker.configuration import PygeoapiJobConfiguration
-from pygeoapi_prefect.worker.decisions import (
-    PROCESS_VARIABLE,
-    Owner,
-    Start,
-    StartPlan,
-    plan_start,
-    why_replace,
-)
 from pygeoapi_prefect.worker.messages import (
     Died,
     Done,
@@ -36,9 +28,11 @@ from pygeoapi_prefect.worker.messages import (
     Stale,
     Suspended,
 )
-from pygeoapi_prefect.worker.pool import PoolClosed, WarmPool
+from pygeoapi_prefect.worker.owner import Owner
+from pygeoapi_prefect.worker.pool import PoolClosed, WarmPool, why_replace
 from pygeoapi_prefect.worker.process import CommandProcess, JobProcess
 from pygeoapi_prefect.worker.settings import PygeoapiWorkerSettings
+from pygeoapi_prefect.worker.start import PROCESS_VARIABLE, Start, StartPlan, plan_start
 
 EXIT_BY_KILL = -9
 # The end of a dismissed job waits for its hooks

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from uuid import UUID
 
 import httpx
@@ -13,9 +13,9 @@ from prefect.client.schemas.objects import FlowRun
 from pygeoapi_prefect.worker.api import PAGE_SIZE, RunsApi, is_outage
 from pygeoapi_prefect.worker.candidates import Candidates, Rivals
 from pygeoapi_prefect.worker.claims import Claim
-from pygeoapi_prefect.worker.decisions import Owner, find_owner, runs_to_claim_ahead
 from pygeoapi_prefect.worker.events import TAKEN_EVENTS, WORK_EVENTS, RunEvent
 from pygeoapi_prefect.worker.outlook import Outlook
+from pygeoapi_prefect.worker.owner import Owner, find_owner
 from pygeoapi_prefect.worker.served import ServedPool
 from pygeoapi_prefect.worker.settings import PygeoapiWorkerSettings
 
@@ -28,6 +28,8 @@ CANDIDATES_FRESH_SECONDS = 1.0
 # Prefect takes a queue for one that nobody serves where nobody asks for its runs for 60 s
 LISTED_AT_LEAST_EVERY_SECONDS = 30.0
 OUTAGE_RETRY_SECONDS = 1.0
+# A job that takes longer keeps runs from being claimed before there is a process for them
+SHORT_JOB_SECONDS = 2.0
 
 
 class Dispatcher:
@@ -286,3 +288,26 @@ class Dispatcher:
         self._logger.debug("Prefect has listed %s due runs", len(runs))
         self._listed_at = asked_at
         return runs
+
+
+def runs_to_claim_ahead(
+    *,
+    limits: Iterable[int | None],
+    ended_seconds: Collection[float],
+    running_seconds: Collection[float],
+) -> int:
+    """How many runs to claim beyond those that have a process.
+
+    One waiting run keeps a process from idling while the next is claimed. It waits while
+    another worker may be idle, so that it has to be sure of a process soon; and it holds a
+    slot of the limits that Prefect counts, which another run could use.
+
+    Args:
+        limits: of the work pool and its queues.
+        ended_seconds: how long the latest jobs took.
+        running_seconds: how long those that run have taken so far.
+    """
+    if any(limit is not None for limit in limits):
+        return 0
+    took_short = ended_seconds and max(ended_seconds) < SHORT_JOB_SECONDS
+    return 1 if took_short and min(running_seconds, default=0.0) < SHORT_JOB_SECONDS else 0

@@ -5,9 +5,9 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from pygeoapi_prefect.worker.decisions import Profile, Start, StartPlan
 from pygeoapi_prefect.worker.messages import FlowSource
 from pygeoapi_prefect.worker.process import JobProcess, start_fork_server
+from pygeoapi_prefect.worker.start import Profile, Start, StartPlan
 
 # Flows of one profile that a new process imports before its first job
 PRELOADED_FLOWS_AT_MOST = 50
@@ -196,3 +196,14 @@ class WarmPool:
         task = asyncio.create_task(process.stop() if process.is_alive else process.kill())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+
+def why_replace(
+    *, jobs_done: int, resident_mib: float, jobs_per_process: int, memory_limit_mib: int
+) -> str | None:
+    """Why a process must not run another job, or None."""
+    if jobs_done >= jobs_per_process:
+        return f"it has run {jobs_done} jobs"
+    if resident_mib > memory_limit_mib:
+        return f"it holds {resident_mib:.0f} MiB, more than {memory_limit_mib} MiB"
+    return None

@@ -11,18 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
 from socket import socketpair
-from typing import Protocol
 
 import psutil
 
 from pygeoapi_prefect.os_processes import started_at, still_runs
-from pygeoapi_prefect.worker.decisions import Profile
 from pygeoapi_prefect.worker.messages import (
     Died,
     Done,
@@ -37,6 +34,7 @@ from pygeoapi_prefect.worker.messages import (
     Stop,
     ToProcess,
 )
+from pygeoapi_prefect.worker.start import Profile
 
 logger = logging.getLogger(__name__)
 
@@ -65,39 +63,6 @@ KILL_ROUND_SECONDS = 1.0
 KILL_POLL_SECONDS = 0.005
 
 
-class _Handle(Protocol):
-    """What `multiprocessing` and `subprocess` processes have in common here."""
-
-    @property
-    def pid(self) -> int | None: ...
-
-    def exit_code(self) -> int | None: ...
-
-
-class _Forked:
-    def __init__(self, process: ForkServerProcess) -> None:
-        self._process = process
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
-    def exit_code(self) -> int | None:
-        return self._process.exitcode
-
-
-class _Spawned:
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
-    def exit_code(self) -> int | None:
-        return self._process.poll()
-
-
 class JobProcess:
     """A process that runs `child.main`.
 
@@ -106,8 +71,13 @@ class JobProcess:
         jobs_done: how many jobs it has run.
     """
 
-    def __init__(self, handle: _Handle, connection: Connection) -> None:
-        self._handle = handle
+    def __init__(
+        self, pid: int | None, exit_code: Callable[[], int | None], connection: Connection
+    ) -> None:
+        if pid is None:
+            raise RuntimeError("the process has not started")
+        self._pid = pid
+        self._exit_code = exit_code
         self._connection = connection
         self._inbox: asyncio.Queue[FromProcess | Died] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -133,12 +103,13 @@ class JobProcess:
         except asyncio.CancelledError:
             # a thread cannot be cancelled, and nobody would end what it starts
             await starting
-            await cls(_Forked(process), mine).kill()
+            await cls(process.pid, lambda: process.exitcode, mine).kill()
             raise
         finally:
             theirs.close()
         timeout = PRELOAD_TIMEOUT_SECONDS if preload else START_TIMEOUT_SECONDS
-        return await cls(_Forked(process), mine).wait_until_ready(timeout)
+        started = cls(process.pid, lambda: process.exitcode, mine)
+        return await started.wait_until_ready(timeout)
 
     @classmethod
     async def spawn(cls, environment: Mapping[str, str]) -> "JobProcess":
@@ -151,16 +122,13 @@ class JobProcess:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        return await cls(_Spawned(process), Connection(mine.detach())).wait_until_ready(
-            START_TIMEOUT_SECONDS
-        )
+        started = cls(process.pid, process.poll, Connection(mine.detach()))
+        return await started.wait_until_ready(START_TIMEOUT_SECONDS)
 
     @property
     def pid(self) -> int:
         """Its process id, which is also that of its session and process group."""
-        if self._handle.pid is None:
-            raise RuntimeError("the process has not started")
-        return self._handle.pid
+        return self._pid
 
     @property
     def started(self) -> int:
@@ -170,7 +138,7 @@ class JobProcess:
     @property
     def is_alive(self) -> bool:
         """Whether it can take a job."""
-        return not self._closed and self._handle.exit_code() is None
+        return not self._closed and self._exit_code() is None
 
     async def run(self, message: Job | HookJob) -> Done | Stale | Died:
         """Hand over a job and wait until it has ended, one way or the other."""
@@ -197,19 +165,18 @@ class JobProcess:
         """Let the process send its logs and end; kill it where it does not."""
         self.tell(Stop())
         give_up_at = self._loop.time() + STOP_TIMEOUT_SECONDS
-        while self._handle.exit_code() is None and self._loop.time() < give_up_at:
+        while self._exit_code() is None and self._loop.time() < give_up_at:
             await asyncio.sleep(_EXIT_POLL_SECONDS)
         await self.kill()
 
     async def kill(self) -> None:
         """End the process and all that it started, at once."""
-        if self._handle.pid is not None:
-            await asyncio.to_thread(kill_session, self._handle.pid)
-            if self._handle.exit_code() is None:
-                # it did not get as far as a session of its own
-                with suppress(ProcessLookupError):
-                    os.kill(self._handle.pid, signal.SIGKILL)
-        while (exit_code := self._handle.exit_code()) is None:
+        await asyncio.to_thread(kill_session, self._pid)
+        if self._exit_code() is None:
+            # it did not get as far as a session of its own
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        while (exit_code := self._exit_code()) is None:
             await asyncio.sleep(_EXIT_POLL_SECONDS)
         self._close()
         self._announce_end(exit_code)
@@ -247,7 +214,7 @@ class JobProcess:
 
     async def _tell_exit_code(self) -> None:
         give_up_at = self._loop.time() + STOP_TIMEOUT_SECONDS
-        while (exit_code := self._handle.exit_code()) is None:
+        while (exit_code := self._exit_code()) is None:
             if self._loop.time() > give_up_at:
                 # it closed its pipe and lives on: useless, and nobody's any more
                 await self.kill()

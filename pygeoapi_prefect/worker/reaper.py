@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
+from enum import StrEnum
 from uuid import UUID
 
 import httpx
@@ -11,19 +12,36 @@ from prefect.client.schemas.objects import FlowRun, StateType
 
 from pygeoapi_prefect.os_processes import is_same_process, started_at
 from pygeoapi_prefect.worker.api import RunsApi
-from pygeoapi_prefect.worker.decisions import (
-    Owner,
-    Surroundings,
-    Verdict,
-    find_owner,
-    is_gone,
-    judge_orphan,
-)
+from pygeoapi_prefect.worker.owner import Owner, find_owner
 from pygeoapi_prefect.worker.process import kill_session
 
 GONE = "The worker that ran it is gone."
 # Workers report themselves every 30 s, also the first time after the API was away
 ABSENCE_SECONDS = 45.0
+
+
+class Verdict(StrEnum):
+    """What becomes of a run whose worker is gone."""
+
+    RUN_AGAIN = "run again"
+    CRASH = "crash"
+    CANCEL = "cancel"
+
+
+def judge_orphan(*, state: str, has_started: bool, run_count: int, retries: int | None) -> Verdict:
+    """Decide about a run whose worker is gone.
+
+    Args:
+        state: type of its Prefect state.
+        has_started: whether its flow has begun.
+        run_count: how often its flow has begun.
+        retries: how often it may begin again; None where nobody said so.
+    """
+    if state == "CANCELLING":
+        return Verdict.CANCEL
+    if not has_started or state == "SCHEDULED":
+        return Verdict.RUN_AGAIN
+    return Verdict.RUN_AGAIN if run_count <= (retries or 0) else Verdict.CRASH
 
 
 class Absences:
@@ -158,18 +176,16 @@ class Reaper:
         return claimed
 
     def _is_gone(self, owner: Owner, online: frozenset[str]) -> bool:
+        """Whether the worker process that claimed a run can no longer end it."""
         if owner.same_worker_process(self._me):
             # claimed in a call whose answer got lost, so that nobody started it
             return True
-        if owner.worker not in online and not self._absences.lasts(owner.worker, time.monotonic()):
-            online |= {owner.worker}
-        started = started_at(owner.pid) if owner.machine == self._me.machine else None
-        surroundings = Surroundings(
-            me=self._me,
-            started_by_pid={} if started is None else {owner.pid: started},
-            online_workers=online,
+        if owner.machine == self._me.machine:
+            return not is_same_process(owner.started, started_at(owner.pid))
+        # Prefect knows workers by their name: one that has ours was replaced by us
+        return owner.worker == self._me.worker or (
+            owner.worker not in online and self._absences.lasts(owner.worker, time.monotonic())
         )
-        return is_gone(owner, surroundings)
 
     async def _end_processes(self, owner: Owner) -> None:
         if owner.machine != self._me.machine or owner.job is None:

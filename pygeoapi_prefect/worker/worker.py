@@ -36,12 +36,7 @@ from pygeoapi_prefect.worker.configuration import (
     PygeoapiVariables,
     PygeoapiWorkerResult,
 )
-from pygeoapi_prefect.worker.decisions import (
-    SHORT_JOB_SECONDS,
-    Owner,
-    Start,
-)
-from pygeoapi_prefect.worker.dispatch import OUTAGE_RETRY_SECONDS, Dispatcher
+from pygeoapi_prefect.worker.dispatch import OUTAGE_RETRY_SECONDS, SHORT_JOB_SECONDS, Dispatcher
 from pygeoapi_prefect.worker.events import (
     END_EVENTS,
     SUSPEND_EVENTS,
@@ -49,10 +44,12 @@ from pygeoapi_prefect.worker.events import (
     PoolEvents,
     RunEvent,
 )
+from pygeoapi_prefect.worker.owner import Owner
 from pygeoapi_prefect.worker.pool import WarmPool
 from pygeoapi_prefect.worker.reaper import Reaper
 from pygeoapi_prefect.worker.served import SETTLED_AFTER_SECONDS, ServedPool
 from pygeoapi_prefect.worker.settings import PygeoapiWorkerSettings
+from pygeoapi_prefect.worker.start import Start
 
 # How long a claimed run waits for a process, while another worker may be idle
 PATIENCE_SECONDS = SHORT_JOB_SECONDS

@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Crashed, Failed, Pending, Running, Scheduled
 
 from pygeoapi_prefect.worker.api import RunsApi
-from pygeoapi_prefect.worker.decisions import Owner
+from pygeoapi_prefect.worker.owner import Owner
 from tests.integration.worker.conftest import Job, Site
 
 US = Owner(worker="us", machine="here", pid=1, started=1)

@@ -198,11 +198,13 @@ def test_a_process_that_starts_while_the_api_is_away_keeps_its_job(
     site: Site, cable: Cable
 ) -> None:
     worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api", processes=1)
+    deployment = site.deploy("work")
     # where jobs are short, the next one is claimed before it has a process
-    assert site.submit("work").wait_until_ended().is_completed()
-    running = site.submit("work", seconds=600)
+    for _ in range(2):
+        assert site.submit(deployment).wait_until_ended().is_completed()
+    running = site.submit(deployment, seconds=600)
     pid = running.pid
-    claimed = site.submit("work")
+    claimed = site.submit(deployment)
     wait_for(lambda: claimed.state.is_pending(), "the worker to claim the next job")
     cable.pull_out()
     os.kill(pid, signal.SIGKILL)

@@ -6,7 +6,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 
 from pygeoapi_prefect.worker.candidates import Candidates, Rivals
-from pygeoapi_prefect.worker.decisions import Owner
+from pygeoapi_prefect.worker.owner import Owner
 
 HIGH, LOW = UUID(int=1), UUID(int=2)
 

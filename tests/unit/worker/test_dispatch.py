@@ -14,9 +14,9 @@ from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
 from pygeoapi_prefect.worker import PygeoapiWorkerSettings
 from pygeoapi_prefect.worker.api import RunsApi, Waiting
 from pygeoapi_prefect.worker.claims import Claim
-from pygeoapi_prefect.worker.decisions import Owner
-from pygeoapi_prefect.worker.dispatch import Dispatcher
+from pygeoapi_prefect.worker.dispatch import Dispatcher, runs_to_claim_ahead
 from pygeoapi_prefect.worker.events import PoolEvents, RunEvent
+from pygeoapi_prefect.worker.owner import Owner
 from pygeoapi_prefect.worker.served import ServedPool
 
 ME = Owner("me", "here", 1, 1)
@@ -326,3 +326,24 @@ def test_a_worker_of_the_whole_pool_serves_all_queues() -> None:
 
     assert served.limits == [None, None, 3]
     assert not any(served.has_queue_of_others(queue.id) for queue in queues)
+
+
+@pytest.mark.parametrize(
+    ("limits", "ended", "running", "expected"),
+    [
+        pytest.param([None, None], [0.2, 0.3], [0.1, 0.1], 1, id="short jobs"),
+        pytest.param([None], [0.2], [], 1, id="a short job, and none that runs"),
+        pytest.param([None], [0.2, 0.3], [0.1, 600], 1, id="one of two will soon end"),
+        pytest.param([5, None], [0.2], [0.1], 0, id="the limit of the pool"),
+        pytest.param([None, 0], [0.2], [0.1], 0, id="the limit of a queue"),
+        pytest.param([None], [], [0.1], 0, id="nothing is known yet"),
+        pytest.param([None], [0.2, 3.0], [0.1, 0.1], 0, id="one was long"),
+        pytest.param([None], [0.2, 0.3], [3.0, 600], 0, id="all that run are long"),
+    ],
+)
+def test_runs_are_claimed_ahead_only_where_they_will_have_a_process_soon(
+    limits: list[int | None], ended: list[float], running: list[float], expected: int
+) -> None:
+    ahead = runs_to_claim_ahead(limits=limits, ended_seconds=ended, running_seconds=running)
+
+    assert ahead == expected

@@ -14,9 +14,10 @@ from prefect.states import Crashed, Pending
 from pygeoapi_prefect.worker import PygeoapiWorkerSettings
 from pygeoapi_prefect.worker.api import RunsApi
 from pygeoapi_prefect.worker.claims import Claim, Prepared, RunExecutor, WaitedInVain
-from pygeoapi_prefect.worker.decisions import Owner, Profile, Start, StartPlan
 from pygeoapi_prefect.worker.messages import Died, Done, FlowSource, Interrupt, Job, Loaded
+from pygeoapi_prefect.worker.owner import Owner
 from pygeoapi_prefect.worker.pool import PoolClosed, WarmPool
+from pygeoapi_prefect.worker.start import Profile, Start, StartPlan
 
 OWNER = Owner("me", "here", 1, 1)
 PLAN = StartPlan(Start.WARM, Profile(frozenset(), None))

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -14,8 +15,8 @@ from prefect.states import Cancelling, Pending, Running
 
 from pygeoapi_prefect.os_processes import started_at, this_machine
 from pygeoapi_prefect.worker.api import RunsApi
-from pygeoapi_prefect.worker.decisions import Owner
-from pygeoapi_prefect.worker.reaper import ABSENCE_SECONDS, Absences, Reaper
+from pygeoapi_prefect.worker.owner import Owner
+from pygeoapi_prefect.worker.reaper import ABSENCE_SECONDS, Absences, Reaper, Verdict, judge_orphan
 
 
 @pytest.fixture
@@ -139,6 +140,29 @@ def test_a_running_job_whose_worker_is_gone_ends() -> None:
     assert pool.calls[-1] == "crash"
 
 
+@pytest.mark.parametrize(
+    ("who", "is_gone"),
+    [
+        pytest.param(NEIGHBOUR, False, id="lives here"),
+        pytest.param(replace(NEIGHBOUR, started=900), True, id="its process id is reused"),
+        pytest.param(replace(ME, started=900), True, id="my predecessor here"),
+        pytest.param(Owner("neighbour", "elsewhere", 1, 1), False, id="online elsewhere"),
+        pytest.param(Owner("other", "elsewhere", 1, 1), True, id="offline elsewhere"),
+        pytest.param(Owner("me", "elsewhere", 1, 1), True, id="my predecessor elsewhere"),
+        pytest.param(ME, True, id="myself, who does not know of it"),
+    ],
+)
+def test_a_worker_is_gone_when_its_process_or_its_heartbeat_is(
+    who: Owner, is_gone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pygeoapi_prefect.worker.reaper.ABSENCE_SECONDS", 0)
+    pool = Pool(run(Pending(message=f"Claimed by {who}")))
+
+    reap(pool)
+
+    assert ("run again" in pool.calls) is is_gone
+
+
 def test_a_run_is_judged_as_it_is_now_not_as_it_was_listed() -> None:
     listed = run(Running(), DEAD)
     pool = Pool(listed)
@@ -201,3 +225,26 @@ def test_a_process_of_this_worker_lives_on_whatever_becomes_of_a_run_that_it_had
 
     assert pool.calls[-1] in ("run again", "crash")
     assert busy_process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("state", "has_started", "run_count", "retries", "expected"),
+    [
+        ("PENDING", False, 0, None, Verdict.RUN_AGAIN),
+        ("PENDING", False, 3, None, Verdict.RUN_AGAIN),
+        ("SCHEDULED", True, 1, 1, Verdict.RUN_AGAIN),
+        ("RUNNING", True, 1, None, Verdict.CRASH),
+        ("RUNNING", True, 1, 0, Verdict.CRASH),
+        ("RUNNING", True, 1, 1, Verdict.RUN_AGAIN),
+        ("RUNNING", True, 2, 1, Verdict.CRASH),
+        ("CANCELLING", True, 1, 5, Verdict.CANCEL),
+    ],
+)
+def test_a_run_without_a_worker_runs_again_only_where_that_was_asked_for(
+    state: str, has_started: bool, run_count: int, retries: int | None, expected: Verdict
+) -> None:
+    verdict = judge_orphan(
+        state=state, has_started=has_started, run_count=run_count, retries=retries
+    )
+
+    assert verdict is expected
