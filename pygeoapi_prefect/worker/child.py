@@ -25,7 +25,8 @@ from uuid import UUID
 import anyio
 import httpx
 import psutil
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import SyncClientContext
 from prefect.exceptions import MissingFlowError
 from prefect.flows import (
@@ -136,6 +137,7 @@ class _Process:
         self._inbox = inbox
         self._stack = stack
         self._owners: dict[UUID, str] = {}
+        self._runs: dict[UUID, FlowRun] = {}
         self._working = threading.Event()
         self._imported = _ImportedCode()
 
@@ -147,7 +149,8 @@ class _Process:
         self._send(Ready(pid=os.getpid()))
         # a job that comes while the API is away waits here, and does not fail
         self._client = _connect(self._stack)
-        prefect_private.stamp_infrastructure(self._client, lambda run_id: self._owners.get(run_id))
+        self._stamp(self._client)
+        prefect_private.answer_first_read(self._client, self._take_run)
         prefect_private.remember_default_storage(self._client, DEFAULT_STORAGE_SECONDS)
         while not isinstance(message := self._inbox.get(), Stop):
             self._working.set()
@@ -202,6 +205,7 @@ class _Process:
         if changed is not None:
             return Stale(module=changed)
         self._owners = {job.flow_run.id: job.owner}
+        self._runs = {job.flow_run.id: job.flow_run}
         try:
             with _surroundings(job):
                 exit_code, explanation = self._run_flow(job)
@@ -209,6 +213,12 @@ class _Process:
             flow_run_logger(job.flow_run).error("The job could not start", exc_info=True)
             exit_code, explanation = 1, f"The job could not start: {type(error).__name__}"
         return Done(exit_code, explanation, _resident_mib())
+
+    def _stamp(self, client: SyncPrefectClient | PrefectClient) -> None:
+        prefect_private.stamp_infrastructure(client, lambda run_id: self._owners.get(run_id))
+
+    def _take_run(self, flow_run_id: UUID) -> FlowRun | None:
+        return self._runs.pop(flow_run_id, None)
 
     def _run_flow(self, job: Job) -> tuple[int, str]:
         run_logger = flow_run_logger(job.flow_run)
@@ -224,10 +234,13 @@ class _Process:
                 crashed_hooks=bool(flow.on_crashed_hooks),
             )
         )
-        if flow.isasync:
-            # the engine of an async flow makes its own client, without the stamp
+        # as the engine is about to tell the server
+        job.flow_run.flow_version = flow.version
+        job.flow_run.infrastructure_pid = job.owner
+        if flow.isasync and flow.isgenerator:
+            # its engine makes its own client, without the stamp
             self._client.update_flow_run(job.flow_run.id)
-        code = prefect_private.run_flow(flow, job.flow_run, run_logger)
+        code = prefect_private.run_flow(flow, job.flow_run, run_logger, self._stamp)
         return code, "" if code == 0 else "The flow engine ended with an error"
 
     def _run_hooks(self, message: HookJob) -> Done:

@@ -80,11 +80,21 @@ def test_the_infrastructure_id_names_the_worker_and_the_process(site: Site) -> N
     assert infrastructure.split(":")[5] == job.lines("pid")[0]
 
 
+def test_the_run_that_a_flow_sees_is_that_of_the_server(site: Site) -> None:
+    job = site.submit("compare_with_server", name="us")
+
+    assert job.wait_until_ended().is_completed()
+    assert job.read().name == "named by us"
+    # at its first attempt, for which the server is not asked, and at the second
+    assert job.lines("differ") == ["[]", "[]"]
+
+
 def test_an_asynchronous_flow_runs(site: Site) -> None:
     job = site.submit("wait_asynchronously")
 
     assert job.wait_until_ended().is_completed()
     assert len(job.lines("ended")) == 1
+    assert (job.read().infrastructure_pid or "").split(":")[5] == str(job.pid)
 
 
 def test_a_flow_is_retried_in_its_process(site: Site) -> None:
