@@ -55,6 +55,8 @@ from pygeoapi_prefect.worker.start import Start
 PATIENCE_SECONDS = SHORT_JOB_SECONDS
 # Prefect drops events for those who are slow to read them, without a word
 DEPLOYMENT_KNOWN_SECONDS = 30.0
+# Prefect logs each time that there is no such work pool
+MISSING_POOL_RETRY_SECONDS = 10.0
 # For what a worker that stops still has to tell Prefect
 HAND_BACK_SECONDS = 15.0
 
@@ -199,7 +201,9 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
         try:
             await self._sync(asked_at)
         except (httpx.HTTPError, ObjectNotFound) as error:
+            pause = OUTAGE_RETRY_SECONDS
             if is_missing(error):
+                pause = MISSING_POOL_RETRY_SECONDS
                 trouble = f"There is no work pool {self._work_pool_name!r} any more: waiting for it"
             elif is_outage(error):
                 trouble = f"The Prefect API is away ({type(error).__name__}): waiting for it"
@@ -211,7 +215,7 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
         if trouble != self._sync_trouble:
             self._logger.warning(trouble)
         self._sync_trouble = trouble
-        self._learn_pool_at = asked_at + OUTAGE_RETRY_SECONDS
+        self._learn_pool_at = asked_at + pause
 
     async def _sync(self, asked_at: float) -> None:
         known = self._work_pool
