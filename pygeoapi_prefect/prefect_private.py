@@ -5,10 +5,11 @@ overrides or reads such an attribute. `tests/unit/worker/test_prefect_private.py
 what is relied upon and names what changed when a new Prefect breaks it.
 """
 
+import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, Protocol, cast
 from uuid import UUID
@@ -20,10 +21,12 @@ from prefect._flow_run_suspension import (
 )
 from prefect._internal import control_listener
 from prefect._internal.infrastructure_exit_codes import get_infrastructure_exit_info
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import AsyncClientContext
 from prefect.engine import _drive_run_flow_result, handle_engine_signals
 from prefect.events.worker import EventsWorker
+from prefect.exceptions import Abort, Pause, TerminationSignal
 from prefect.flows import Flow
 from prefect.logging.handlers import APILogWorker
 from prefect.logging.loggers import PrefectLogAdapter
@@ -31,12 +34,18 @@ from prefect.runner._hook_runner import HookRunner
 from prefect.utilities.engine import commit_control_intent_and_ack
 
 __all__ = [
-    "HookRunner",
+    "ENGINE_RUNS_HOOKS",
+    "Intent",
+    "answer_first_read",
     "drain_background_services",
     "explain_exit_code",
     "mark_flow_run_suspension_requested",
     "observe_suspension_with",
+    "remember_default_storage",
     "run_flow",
+    "run_hooks",
+    "stamp_infrastructure",
+    "suspension_is_told_by_the_worker",
     "tell_engine_why_sigterm_comes",
 ]
 
@@ -54,6 +63,8 @@ WORKER_ATTRIBUTES = (
     "_work_pool_name",
     "_work_queues",
 )
+# By which the engine leaves hooks for cancelled and crashed runs to others
+ENGINE_RUNS_HOOKS = "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS"
 # What `configuration.py` overrides of its base class
 JOB_CONFIGURATION_METHODS = ("_base_environment",)
 
@@ -99,20 +110,53 @@ def tell_engine_why_sigterm_comes(intent: Intent) -> bool:
     )
 
 
-def run_flow(flow: Flow[..., Any], flow_run: FlowRun, logger: PrefectLogAdapter) -> None:
+def run_flow(
+    flow: Flow[..., Any],
+    flow_run: FlowRun,
+    logger: PrefectLogAdapter,
+    stamp: Callable[[PrefectClient], None],
+) -> int:
     """Run a flow as `python -m prefect.engine` does, and wait for its end.
 
-    Raises:
-        SystemExit: with code 0 where Prefect knows how the run ended.
+    Args:
+        flow: to run.
+        flow_run: as it was claimed.
+        logger: of the run.
+        stamp: prepares the client of an asynchronous flow, which its engine makes for itself.
+
+    Returns:
+        An exit code: 0 where Prefect knows how the run ended.
     """
-    with handle_engine_signals(flow_run.id):
-        result = flow_engine.run_flow(
-            flow,
-            flow_run=flow_run,
-            # annotated as a plain logger, and given such an adapter by Prefect itself
-            error_logger=cast(logging.Logger, logger),
-        )
-        _drive_run_flow_result(flow, result)
+    # Prefect resets it once in a process. With the answer about the run before, it would
+    # take any error of this one for an end that was reported.
+    setattr(control_listener, "_engine_outcome_handled", False)  # noqa: B010 - not exported
+    try:
+        with handle_engine_signals(flow_run.id):
+            result = flow_engine.run_flow(
+                flow,
+                flow_run=flow_run,
+                # annotated as a plain logger, and given such an adapter by Prefect itself
+                error_logger=cast(logging.Logger, logger),
+            )
+            if asyncio.iscoroutine(result):
+                result = _with_client(result, stamp)
+            _drive_run_flow_result(flow, result)
+    except SystemExit as exit_:
+        if exit_.code != 0:
+            return exit_.code if isinstance(exit_.code, int) else 1
+        # what Prefect turned into an exit: the run goes on, or ends, as others have decided
+        if isinstance(exit_.__context__, Abort | Pause | TerminationSignal):
+            return 0
+    return 0 if control_listener.engine_outcome_is_handled() else 1
+
+
+async def _with_client(
+    running: Coroutine[Any, Any, Any], stamp: Callable[[PrefectClient], None]
+) -> None:
+    # the engine takes the client of the context that is open
+    async with AsyncClientContext.get_or_create() as context:
+        stamp(context.client)
+        await running
 
 
 def explain_exit_code(exit_code: int) -> str:
@@ -127,7 +171,7 @@ def drain_background_services(timeout_seconds: float) -> None:
 
 
 def stamp_infrastructure(
-    client: SyncPrefectClient, infrastructure_of: Callable[[UUID], str | None]
+    client: SyncPrefectClient | PrefectClient, infrastructure_of: Callable[[UUID], str | None]
 ) -> None:
     """Add the infrastructure id to the update that the flow engine sends anyway.
 
@@ -141,6 +185,36 @@ def stamp_infrastructure(
         return plain_update(flow_run_id, **{"infrastructure_pid": infrastructure_pid} | changes)
 
     setattr(client, "update_flow_run", update_flow_run)  # noqa: B010 - mypy: assigned method
+
+
+def answer_first_read(
+    client: SyncPrefectClient, take_own_run: Callable[[UUID], FlowRun | None]
+) -> None:
+    """Answer the first read of a run that the flow engine has just set running by itself.
+
+    The engine keeps the accepted state in its copy of the run. The rest of what the server
+    changes with that state is known for a first attempt.
+
+    Args:
+        client: of the flow engine.
+        take_own_run: gives the copy that the engine was given, once, with what the engine
+            tells the server before it starts the run.
+    """
+    plain_read = client.read_flow_run
+
+    def read_flow_run(flow_run_id: UUID) -> FlowRun:
+        run = take_own_run(flow_run_id)
+        if run is None or run.state is None or not run.state.is_running() or run.run_count > 0:
+            return plain_read(flow_run_id)
+        changes = {
+            "state_id": run.state.id,
+            "run_count": 1,
+            "start_time": run.state.timestamp,
+            "next_scheduled_start_time": None,
+        }
+        return run.model_copy(update=changes)
+
+    setattr(client, "read_flow_run", read_flow_run)  # noqa: B010 - mypy: assigned method
 
 
 def remember_default_storage(client: SyncPrefectClient, seconds: float) -> None:

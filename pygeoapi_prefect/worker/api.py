@@ -7,8 +7,9 @@ again by its loop; what has to arrive, the end of a run, is kept and repeated.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,8 +20,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterNextScheduledStartTime,
     FlowRunFilterState,
-    FlowRunFilterStateName,
     FlowRunFilterStateType,
+    Operator,
     WorkPoolFilter,
     WorkPoolFilterName,
     WorkQueueFilter,
@@ -30,24 +31,53 @@ from prefect.client.schemas.objects import Flow, FlowRun, State, StateType, Work
 from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.exceptions import Abort, ObjectNotFound, Pause
-from prefect.states import AwaitingRetry, Cancelled, Crashed, Pending
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Pending, Scheduled
 from prefect.types import DateTime
 from prefect.utilities.engine import propose_state
 
-from pygeoapi_prefect.worker.decisions import Owner, find_owner, find_replaced
+from pygeoapi_prefect.worker.owner import Owner, find_owner
 
 PAGE_SIZE = 200
 DEPLOYMENTS_AT_MOST = 50
 RETRY_SECONDS = 1.0
 # A run that starts later than this is looked for again in time
 HORIZON_SECONDS = 60.0
+_TRY_LATER = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS}
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether an error means that the API is away, not that it refused something."""
+    """Whether an error means that the API cannot answer now, not that it refuses something."""
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+        response = error.response
+        return (
+            response.is_server_error
+            or response.status_code in _TRY_LATER
+            # the token has expired, or the server has forgotten it; the client gets another one
+            or (response.status_code == httpx.codes.FORBIDDEN and "CSRF token" in response.text)
+        )
     return isinstance(error, httpx.TransportError)
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether an error means that what was asked about does not exist."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code == httpx.codes.NOT_FOUND
+    return isinstance(error, ObjectNotFound)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The runs of a pool that wait for their start.
+
+    Attributes:
+        due: those whose time has come, in the order of their times.
+        is_all: whether no other one is due.
+        next_start_seconds: until the next one is due, or for as long as it was looked ahead.
+    """
+
+    due: list[FlowRun]
+    is_all: bool
+    next_start_seconds: float
 
 
 class RunsApi:
@@ -101,16 +131,16 @@ class RunsApi:
                 json=wanted,
             )
         except httpx.HTTPStatusError as error:
-            if error.response.status_code == httpx.codes.NOT_FOUND:
-                # the pool was deleted; the worker makes it again when it next reports itself
+            if is_missing(error):
+                # the pool was deleted; the worker notices, and waits for one of that name
                 return []
             raise
         return [
             entry.flow_run for entry in WorkerFlowRunResponse.model_validate_list(response.json())
         ]
 
-    async def read_scheduled_runs(self, limit: int) -> list[FlowRun] | None:
-        """Runs to start now, in the order of their times; None where that is not all there is.
+    async def read_waiting_runs(self, limit: int) -> Waiting:
+        """Runs to start now, in the order of their times, and when the next one is to start.
 
         Costs a third of `read_due_runs` and writes nothing, but knows nothing of limits, pauses
         and priorities.
@@ -118,31 +148,31 @@ class RunsApi:
         Args:
             limit: how many at most; no more than `PAGE_SIZE`.
         """
+        now = datetime.now(UTC)
         runs = await self._client.read_flow_runs(
-            flow_run_filter=self._scheduled_before(datetime.now(UTC)),
+            flow_run_filter=self._scheduled_before(now + timedelta(seconds=HORIZON_SECONDS)),
             work_pool_filter=self._pool_filter(),
             work_queue_filter=self._queue_filter(),
             sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
             limit=limit,
         )
+        starts = [run.next_scheduled_start_time or now for run in runs]
         # others are retried by the processes that they run in
-        free = [run for run in runs if run.empirical_policy.retry_type != "in_process"]
-        return None if len(free) < len(runs) == limit else free
-
-    async def read_next_start(self) -> datetime | None:
-        """When the next run of the pool is to start; None where none is near.
-
-        Writes nothing. Knows nothing of limits and pauses.
-        """
-        horizon = datetime.fromtimestamp(time.time() + HORIZON_SECONDS, UTC)
-        runs = await self._client.read_flow_runs(
-            flow_run_filter=self._scheduled_before(horizon),
-            work_pool_filter=self._pool_filter(),
-            work_queue_filter=self._queue_filter(),
-            sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
-            limit=1,
+        free = [run.empirical_policy.retry_type != "in_process" for run in runs]
+        later = [
+            start for start, is_free in zip(starts, free, strict=True) if start > now and is_free
+        ]
+        return Waiting(
+            due=[
+                run
+                for run, start, is_free in zip(runs, starts, free, strict=True)
+                if start <= now and is_free
+            ],
+            is_all=len(runs) < limit or starts[-1] > now,
+            next_start_seconds=min(
+                ((start - now).total_seconds() for start in later), default=HORIZON_SECONDS
+            ),
         )
-        return runs[0].next_scheduled_start_time if runs else None
 
     async def read_run(self, flow_run_id: UUID) -> FlowRun | None:
         """The run as it is now; None where it was deleted."""
@@ -183,6 +213,11 @@ class RunsApi:
                 return None
             self._deployments[deployment_id] = read_at, deployment
             return deployment
+
+    def may_be_limited(self, deployment_id: UUID) -> bool:
+        """Whether a limit may count runs of the deployment, by what was read of it last."""
+        _, deployment = self._deployments.get(deployment_id, (-1.0, None))
+        return deployment is None or deployment.global_concurrency_limit is not None
 
     async def read_flow(self, flow_id: UUID) -> Flow:
         """The flow of that id; it never changes."""
@@ -295,7 +330,25 @@ class RunsApi:
         self, flow_run_id: UUID, message: str, *, only_in_state: UUID | None = None
     ) -> None:
         """Give a run back to its queue, unless it has ended."""
+        await self._reschedule(flow_run_id, AwaitingRetry(message=message), only_in_state)
 
+    async def wait_again(self, flow_run: FlowRun, message: str) -> None:
+        """Give a run that was claimed back to where it was in its queue.
+
+        Args:
+            flow_run: as it was listed, but with the state of the claim.
+            message: why.
+        """
+        if flow_run.state is None:
+            raise ValueError("a run without a state is not claimed")
+        waiting: State[Any] = Scheduled(
+            scheduled_time=flow_run.next_scheduled_start_time, message=message
+        )
+        await self._reschedule(flow_run.id, waiting, flow_run.state.id)
+
+    async def _reschedule(
+        self, flow_run_id: UUID, waiting: State[Any], only_in_state: UUID | None
+    ) -> None:
         async def reschedule() -> None:
             run = await self._client.read_flow_run(flow_run_id)
             if run.state is None or run.state.is_final() or run.state.is_cancelling():
@@ -312,9 +365,7 @@ class RunsApi:
                 # Prefect hides such runs from workers: their process was to retry them
                 policy = policy.model_copy(update={"retry_type": "reschedule"})
                 await self._client.update_flow_run(flow_run_id, empirical_policy=policy)
-            state = await propose_state(
-                self._client, AwaitingRetry(message=message), flow_run_id=flow_run_id
-            )
+            state = await propose_state(self._client, waiting, flow_run_id=flow_run_id)
             # it may have ended since it was read
             await self._undo(flow_run_id, state, where=State.is_final)
 
@@ -334,16 +385,20 @@ class RunsApi:
 
     async def read_unfinished_runs(self) -> list[FlowRun]:
         """Runs of the pool that some worker has claimed and that have not ended."""
-        by_type = FlowRunFilterState(
-            type=FlowRunFilterStateType(
-                any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-            )
+        claimed = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+        states = FlowRunFilterState.model_validate(
+            {
+                "operator": Operator.or_,
+                "type": {"any_": claimed},
+                # its process waits to run it again, and Prefect gives it to no other
+                "name": {"any_": ["AwaitingRetry"]},
+            }
         )
-        # its process waits to run it again, and Prefect gives it to no other
-        by_name = FlowRunFilterState(name=FlowRunFilterStateName(any_=["AwaitingRetry"]))
-        claimed = await self._read_all(FlowRunFilter(state=by_type))
-        waiting = await self._read_all(FlowRunFilter(state=by_name))
-        return claimed + [run for run in waiting if run.empirical_policy.retry_type == "in_process"]
+        return [
+            run
+            for run in await self._read_all(FlowRunFilter(state=states))
+            if run.state_type in claimed or run.empirical_policy.retry_type == "in_process"
+        ]
 
     async def read_last_claim(self, flow_run_id: UUID) -> Owner | None:
         """Who claimed the run last, from the history of its states."""
@@ -354,9 +409,15 @@ class RunsApi:
 
     async def read_online_workers(self) -> frozenset[str]:
         """Names of the pool's workers that Prefect hears from."""
-        workers = await self._client.read_workers_for_work_pool(
-            self._work_pool, offset=0, limit=PAGE_SIZE
-        )
+        try:
+            workers = await self._client.read_workers_for_work_pool(
+                self._work_pool, offset=0, limit=PAGE_SIZE
+            )
+        except httpx.HTTPStatusError as error:
+            if is_missing(error):
+                # the pool was deleted, and what Prefect knew of its workers with it
+                return frozenset()
+            raise
         return frozenset(worker.name for worker in workers if worker.status == WorkerStatus.ONLINE)
 
     def _scheduled_before(self, moment: datetime) -> FlowRunFilter:
@@ -403,3 +464,28 @@ class RunsApi:
                 if not is_outage(error) or time.monotonic() > give_up_at:
                     raise
             await asyncio.sleep(RETRY_SECONDS)
+
+
+def find_replaced(state: State[Any], others: Sequence[State[Any]]) -> State[Any] | None:
+    """The state of a flow run that `state` took the place of.
+
+    The newest one need not be it: a state has the time at which it was asked for, and may
+    have waited for the database while the run went on. A pending one tells by its time,
+    which is that of the scheduled state, and missing after an end.
+
+    Args:
+        state: of a flow run.
+        others: its other states.
+    """
+    if state.is_pending():
+        scheduled_for = state.state_details.scheduled_time
+        others = [
+            other
+            for other in others
+            if (
+                other.is_final()
+                if scheduled_for is None
+                else other.is_scheduled() and other.state_details.scheduled_time == scheduled_for
+            )
+        ]
+    return max(others, key=lambda other: other.timestamp, default=None)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
 
-from pygeoapi_prefect.worker.decisions import Owner
+from pygeoapi_prefect.worker.owner import Owner
 
 # A worker that has claimed nothing for as long leaves more to others
 RIVALRY_SECONDS = 60.0
@@ -111,12 +111,12 @@ class Candidates:
         if any(run.work_queue_id != work_queue_id for run in self._runs.values()):
             self._runs.clear()
 
-    def pop(self) -> FlowRun:
+    def choose(self) -> FlowRun:
         """The run to claim next: the first, or one shortly after it in the same queue."""
         first = next(iter(self._runs.values()))
         for run in islice(self._runs.values(), LOOK_AHEAD):
             if run.work_queue_id != first.work_queue_id:
                 break
             if self._rivals.leave_to_me(run.id):
-                return self._runs.pop(run.id)
-        return self._runs.pop(first.id)
+                return run
+        return first

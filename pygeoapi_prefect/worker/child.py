@@ -5,7 +5,9 @@ started as `python -m pygeoapi_prefect.worker.child <fd>`; the work is the same 
 """
 
 import ctypes
+import fcntl
 import gc
+import multiprocessing
 import os
 import queue
 import signal
@@ -23,7 +25,8 @@ from uuid import UUID
 import anyio
 import httpx
 import psutil
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import SyncClientContext
 from prefect.exceptions import MissingFlowError
 from prefect.flows import (
@@ -80,6 +83,7 @@ def main(connection: Connection, preload: tuple[FlowSource, ...]) -> None:
     if os.getsid(0) != os.getpid():
         # everything that a job starts stays in this session, so that it can be ended
         os.setsid()
+    _die_with_worker()
     prefect_private.observe_suspension_with(prefect_private.suspension_is_told_by_the_worker)
     inbox: queue.SimpleQueue[Job | HookJob | Stop] = queue.SimpleQueue()
     with ExitStack() as stack:
@@ -104,6 +108,22 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _die_with_worker() -> None:
+    """Have the kernel end this process and what it started when the worker is gone.
+
+    It is forked from a server that lives for as long as its processes do, and where a job is
+    stuck in C, no thread of this process can take note of anything.
+    """
+    worker = multiprocessing.parent_process()
+    if sys.platform == "linux" and worker is not None:
+        # a pipe that becomes readable when the last holder of its other end, the worker, is gone
+        lifeline = worker.sentinel
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgid(0))
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
+
+
 class _Process:
     """One process: a thread that listens to the worker, and the main thread that works."""
 
@@ -117,6 +137,7 @@ class _Process:
         self._inbox = inbox
         self._stack = stack
         self._owners: dict[UUID, str] = {}
+        self._runs: dict[UUID, FlowRun] = {}
         self._working = threading.Event()
         self._imported = _ImportedCode()
 
@@ -128,7 +149,8 @@ class _Process:
         self._send(Ready(pid=os.getpid()))
         # a job that comes while the API is away waits here, and does not fail
         self._client = _connect(self._stack)
-        prefect_private.stamp_infrastructure(self._client, lambda run_id: self._owners.get(run_id))
+        self._stamp(self._client)
+        prefect_private.answer_first_read(self._client, self._take_run)
         prefect_private.remember_default_storage(self._client, DEFAULT_STORAGE_SECONDS)
         while not isinstance(message := self._inbox.get(), Stop):
             self._working.set()
@@ -174,7 +196,7 @@ class _Process:
         try:
             with _environment(source.environment), _directory(source.directory):
                 _load(source)
-        except Exception:
+        except (Exception, SystemExit):
             # the job itself will say it, in its own log
             logger.debug("Could not load %s ahead of its jobs", source.entrypoint, exc_info=True)
 
@@ -183,6 +205,7 @@ class _Process:
         if changed is not None:
             return Stale(module=changed)
         self._owners = {job.flow_run.id: job.owner}
+        self._runs = {job.flow_run.id: job.flow_run}
         try:
             with _surroundings(job):
                 exit_code, explanation = self._run_flow(job)
@@ -191,11 +214,18 @@ class _Process:
             exit_code, explanation = 1, f"The job could not start: {type(error).__name__}"
         return Done(exit_code, explanation, _resident_mib())
 
+    def _stamp(self, client: SyncPrefectClient | PrefectClient) -> None:
+        prefect_private.stamp_infrastructure(client, lambda run_id: self._owners.get(run_id))
+
+    def _take_run(self, flow_run_id: UUID) -> FlowRun | None:
+        return self._runs.pop(flow_run_id, None)
+
     def _run_flow(self, job: Job) -> tuple[int, str]:
         run_logger = flow_run_logger(job.flow_run)
         try:
             flow = _load(job.source, job)
-        except Exception as error:
+        # a module may call `sys.exit` when it is imported
+        except (Exception, SystemExit) as error:
             run_logger.error("The flow could not be loaded", exc_info=True)
             return 1, f"The flow could not be loaded: {type(error).__name__}"
         self._connection.send(
@@ -204,15 +234,14 @@ class _Process:
                 crashed_hooks=bool(flow.on_crashed_hooks),
             )
         )
-        if flow.isasync:
-            # the engine of an async flow makes its own client, without the stamp
+        # as the engine is about to tell the server
+        job.flow_run.flow_version = flow.version
+        job.flow_run.infrastructure_pid = job.owner
+        if flow.isasync and flow.isgenerator:
+            # its engine makes its own client, without the stamp
             self._client.update_flow_run(job.flow_run.id)
-        try:
-            prefect_private.run_flow(flow, job.flow_run, run_logger)
-        except SystemExit as exit_:
-            code = exit_.code if isinstance(exit_.code, int) else 1
-            return code, "" if code == 0 else "The flow engine ended with an error"
-        return 0, ""
+        code = prefect_private.run_flow(flow, job.flow_run, run_logger, self._stamp)
+        return code, "" if code == 0 else "The flow engine ended with an error"
 
     def _run_hooks(self, message: HookJob) -> Done:
         job = message.job
@@ -226,7 +255,7 @@ class _Process:
             with _surroundings(job):
                 flow = _load(job.source, job)
                 anyio.run(run)
-        except Exception:
+        except (Exception, SystemExit):
             flow_run_logger(job.flow_run).error("Hooks could not run", exc_info=True)
             return Done(1, "The hooks could not run", _resident_mib())
         return Done(0, "", _resident_mib())

@@ -2,7 +2,8 @@
 
 import asyncio
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from os.path import isdir
@@ -17,14 +18,6 @@ from pygeoapi_prefect.os_processes import started_at
 from pygeoapi_prefect.prefect_private import Intent, explain_exit_code
 from pygeoapi_prefect.worker.api import RunsApi
 from pygeoapi_prefect.worker.configuration import PygeoapiJobConfiguration
-from pygeoapi_prefect.worker.decisions import (
-    PROCESS_VARIABLE,
-    Owner,
-    Start,
-    StartPlan,
-    plan_start,
-    why_replace,
-)
 from pygeoapi_prefect.worker.messages import (
     Died,
     Done,
@@ -35,11 +28,20 @@ from pygeoapi_prefect.worker.messages import (
     Stale,
     Suspended,
 )
-from pygeoapi_prefect.worker.pool import WarmPool
+from pygeoapi_prefect.worker.owner import Owner
+from pygeoapi_prefect.worker.pool import PoolClosed, WarmPool, why_replace
 from pygeoapi_prefect.worker.process import CommandProcess, JobProcess
 from pygeoapi_prefect.worker.settings import PygeoapiWorkerSettings
+from pygeoapi_prefect.worker.start import PROCESS_VARIABLE, Start, StartPlan, plan_start
 
 EXIT_BY_KILL = -9
+# The end of a dismissed job waits for its hooks
+HOOKS_SECONDS = 60.0
+HANDED_BACK = "Handed back by a worker that stops."
+
+
+class WaitedInVain(Exception):
+    """No process was free for the run for as long as it may wait for one."""
 
 
 class _Interrupted(Exception):
@@ -53,16 +55,25 @@ class Claim:
     Attributes:
         flow_run: as the server gave it.
         known_since: as from `time.monotonic`.
+        patience_seconds: how long it waits for a process; None for as long as it takes.
         process: that runs the flow; None before it starts.
+        running_since: when it got its process, as from `time.monotonic`.
         interrupted: what becomes of the run where somebody ends it early.
     """
 
     flow_run: FlowRun
     known_since: float
+    patience_seconds: float | None = None
     process: JobProcess | CommandProcess | None = None
     intent: Intent | None = None
     interrupted: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+    running_since: float | None = None
+
+    def start_in(self, process: "JobProcess | CommandProcess") -> None:
+        """Take note of the process that runs the flow."""
+        self.process = process
+        self.running_since = self.running_since or time.monotonic()
 
     def suspend(self, state: State[Any]) -> None:
         """Tell the flow that it was suspended from outside."""
@@ -155,7 +166,11 @@ class RunExecutor:
         self._run_logger = run_logger
 
     async def execute(self, claim: Claim, prepared: Prepared) -> int:
-        """Run a claimed flow run and report its end; returns the exit code of its process."""
+        """Run a claimed flow run and report its end; returns the exit code of its process.
+
+        Raises:
+            WaitedInVain: it got no process in time, and is claimed as before.
+        """
         logger = self._run_logger(claim.flow_run)
         plan = prepared.plan
         if plan.start is not Start.WARM:
@@ -171,13 +186,17 @@ class RunExecutor:
                 loaded = None
             else:
                 outcome, loaded = await self._run_in_process(claim, prepared)
+        except PoolClosed:
+            await self._api.run_again(claim.flow_run.id, HANDED_BACK)
+            return EXIT_BY_KILL
         except _Interrupted:
             await self._conclude_interrupted(claim, prepared.job, hooks=False)
             return EXIT_BY_KILL
         if claim.intent is not None:
             hooks = loaded is not None and loaded.cancellation_hooks
             await self._conclude_interrupted(claim, prepared.job, hooks=hooks)
-        elif outcome.exit_code != 0:
+        elif isinstance(outcome, Died) or outcome.exit_code != 0:
+            # a process that is gone has not said how the run ended, whatever its exit code
             hooks = loaded is not None and loaded.crashed_hooks
             await self._conclude_failure(claim, prepared.job, outcome, hooks=hooks)
         return outcome.exit_code
@@ -196,25 +215,27 @@ class RunExecutor:
         while claim.process is process and not grace_over.done():
             await asyncio.wait({grace_over, task}, timeout=0.05)
         grace_over.cancel()
-        if claim.process is process or isinstance(process, CommandProcess):
+        if claim.process is process:
             await process.kill()
-        else:
-            # the job ended by itself; what it started may not have
-            await process.kill_offspring()
 
     async def _run_in_process(self, claim: Claim, prepared: Prepared) -> tuple[Done | Died, Any]:
         plan, job = prepared.plan, prepared.job
         while True:
+            await self._wait_for_place(claim)
             process = await _unless_interrupted(
                 claim, self._pool.take(plan, job.source.environment), self._give_back_unused
             )
-            claim.process = process
+            claim.start_in(process)
             replace_because: str | None = "it was interrupted"
             try:
                 owner = replace(self._owner, job=(process.pid, process.started))
                 outcome = await process.run(replace(job, owner=str(owner)))
                 process.jobs_done += 1
                 replace_because = self._why_replace(process, plan, outcome)
+                if claim.intent is not None and not isinstance(outcome, Died):
+                    # the job ended by itself; what it started may not have, and is found as
+                    # long as its process lives
+                    await process.kill_offspring()
             finally:
                 claim.process = None
                 if claim.intent is not None:
@@ -223,11 +244,11 @@ class RunExecutor:
             if isinstance(outcome, Stale):
                 # the next process imports it anew
                 continue
-            if plan.start is Start.WARM:
-                self._pool.remember(plan.profile, job.source)
             if isinstance(outcome, Died):
                 # what the flow started lives on in the session of its process
                 await process.kill()
+            elif plan.start is Start.WARM and process.loaded is not None:
+                self._pool.remember(plan.profile, job.source)
             return outcome, process.loaded
 
     def _why_replace(
@@ -250,9 +271,7 @@ class RunExecutor:
         self._pool.give_back(process, replace_because=None)
 
     async def _run_command(self, claim: Claim, job: Job, command: str) -> Done | Died:
-        await _unless_interrupted(
-            claim, self._pool.wait_for_place(), lambda _: self._pool.free_place()
-        )
+        await self._wait_for_place(claim)
         try:
             with tempfile.TemporaryDirectory(suffix="prefect") as temporary:
                 process = await CommandProcess.start(
@@ -261,7 +280,7 @@ class RunExecutor:
                     directory=job.working_directory or temporary,
                     show_output=job.show_output,
                 )
-                claim.process = process
+                claim.start_in(process)
                 job_process = (process.pid, int(started_at(process.pid) or 0))
                 await self._api.name_infrastructure(
                     claim.flow_run.id, replace(self._owner, job=job_process)
@@ -272,6 +291,14 @@ class RunExecutor:
         finally:
             claim.process = None
             self._pool.free_place()
+
+    async def _wait_for_place(self, claim: Claim) -> None:
+        await _unless_interrupted(
+            claim,
+            self._pool.wait_for_place(),
+            lambda _: self._pool.free_place(),
+            seconds=claim.patience_seconds,
+        )
 
     async def _check_end(self, claim: Claim, outcome: Done | Died) -> Done | Died:
         """A command may end well without having run the flow; nobody would end the run."""
@@ -285,7 +312,7 @@ class RunExecutor:
     async def _conclude_interrupted(self, claim: Claim, job: Job, *, hooks: bool) -> None:
         run_id = claim.flow_run.id
         if claim.intent == "reschedule":
-            await self._api.run_again(run_id, "Handed back by a worker that stops.")
+            await self._api.run_again(run_id, HANDED_BACK)
             return
         if hooks:
             await self._run_hooks(HookJob(job, "cancellation", Cancelling()))
@@ -296,8 +323,7 @@ class RunExecutor:
     ) -> None:
         run_id = claim.flow_run.id
         if isinstance(outcome, Died):
-            why = f"Process exited with status code: {outcome.exit_code}."
-            message = f"{why} {explain_exit_code(outcome.exit_code)}"
+            message = _explain_death(outcome.exit_code)
         else:
             message = outcome.explanation
         logger = self._run_logger(claim.flow_run)
@@ -316,28 +342,49 @@ class RunExecutor:
             logger.error("Hooks could not run: %s", error)
             return
         try:
-            outcome = await process.run(message)
+            async with asyncio.timeout(HOOKS_SECONDS):
+                outcome = await process.run(message)
             if not (isinstance(outcome, Done) and outcome.exit_code == 0):
                 logger.error("Hooks did not end well: %s", outcome)
+        except TimeoutError:
+            logger.error("Hooks took longer than %s s and were ended", HOOKS_SECONDS)
+            await process.kill()
         finally:
             await process.stop()
 
 
-async def _unless_interrupted[T](claim: Claim, waiting: "Any", undo: Callable[[T], None]) -> T:
+def _explain_death(exit_code: int) -> str:
+    if exit_code == 0:
+        return "Process exited with status code: 0. It did not say how the flow run ended."
+    return f"Process exited with status code: {exit_code}. {explain_exit_code(exit_code)}"
+
+
+async def _unless_interrupted[T](
+    claim: Claim,
+    waiting: Coroutine[Any, Any, T],
+    undo: Callable[[T], None],
+    seconds: float | None = None,
+) -> T:
     """Await something unless the claim is interrupted first.
 
     Raises:
         _Interrupted: it was; what came nevertheless was undone.
+        WaitedInVain: it took longer than `seconds`.
     """
-    task: asyncio.Task[T] = asyncio.ensure_future(waiting)
+    task = asyncio.create_task(waiting)
     interrupted = asyncio.create_task(claim.interrupted.wait())
+    came = False
     try:
-        await asyncio.wait({task, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {task, interrupted}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        came = task.done() and not claim.interrupted.is_set()
     finally:
         interrupted.cancel()
-    if not claim.interrupted.is_set():
-        return await task
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        undo(await task)
-    raise _Interrupted
+        if not came:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                undo(await task)
+    if came:
+        return task.result()
+    raise _Interrupted if claim.interrupted.is_set() else WaitedInVain

@@ -9,6 +9,8 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorkerResult
 from pydantic import Field, PrivateAttr
 
+from pygeoapi_prefect.prefect_private import ENGINE_RUNS_HOOKS
+
 
 class PygeoapiVariables(BaseVariables):
     """What a deployment, or a work pool for all of its deployments, may set."""
@@ -67,7 +69,7 @@ class PygeoapiJobConfiguration(BaseJobConfiguration):
         return {
             **{name: value for name, value in variables.items() if value is not None},
             # the worker does it: the process may be gone by then
-            "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
+            ENGINE_RUNS_HOOKS: "false",
         }
 
 

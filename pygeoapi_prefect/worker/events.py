@@ -13,6 +13,8 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 
 RECONNECT_SECONDS = 1.0
+# Each attempt costs the server a call, and a server without events never answers one well
+RECONNECT_SECONDS_AT_MOST = 30.0
 _RUN_EVENT = "prefect.flow-run."
 # the names of states; those of type SCHEDULED mean that there is work
 WORK_EVENTS = frozenset(
@@ -104,10 +106,13 @@ class PoolEvents:
     async def listen(self) -> None:
         """Pass events on until cancelled."""
         warned = False
+        pause = RECONNECT_SECONDS
         while True:
             try:
                 await self._listen_once()
             except Exception as error:  # Prefect raises a bare one where it cannot log in
+                if self.connected_since is not None:
+                    warned, pause = False, RECONNECT_SECONDS
                 if not warned:
                     self._logger.warning(
                         "No events from the Prefect API (%s): polling until they come back",
@@ -115,10 +120,11 @@ class PoolEvents:
                     )
                 warned = True
             else:
-                warned = False
+                warned, pause = False, RECONNECT_SECONDS
             finally:
                 self.connected_since = None
-            await asyncio.sleep(RECONNECT_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, RECONNECT_SECONDS_AT_MOST)
 
     async def _listen_once(self) -> None:
         states = sorted(WORK_EVENTS | TAKEN_EVENTS | END_EVENTS | SUSPEND_EVENTS)

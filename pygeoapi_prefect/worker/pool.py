@@ -5,12 +5,17 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from pygeoapi_prefect.worker.decisions import Profile, Start, StartPlan
 from pygeoapi_prefect.worker.messages import FlowSource
 from pygeoapi_prefect.worker.process import JobProcess, start_fork_server
+from pygeoapi_prefect.worker.start import Profile, Start, StartPlan
 
 # Flows of one profile that a new process imports before its first job
 PRELOADED_FLOWS_AT_MOST = 50
+START_ERRORS = (ChildProcessError, TimeoutError, OSError)
+
+
+class PoolClosed(Exception):
+    """No process is given out any more: the worker stops."""
 
 
 class WarmPool:
@@ -43,11 +48,6 @@ class WarmPool:
         self._known_flows: dict[Profile, OrderedDict[str, FlowSource]] = {}
         self._closed = False
 
-    @property
-    def has_free_place(self) -> bool:
-        """Whether a job would get a process without waiting for another one's end."""
-        return not self._places.locked()
-
     def remember(self, profile: Profile, source: FlowSource) -> None:
         """Import the flow in new processes of that profile, before they get jobs."""
         flows = self._known_flows.setdefault(profile, OrderedDict())
@@ -74,20 +74,26 @@ class WarmPool:
             task.result()
 
     async def wait_for_place(self) -> None:
-        """Take a place for a job that brings its own process."""
+        """Take one of the places for jobs.
+
+        Raises:
+            PoolClosed: the worker stops.
+        """
         await self._places.acquire()
+        if self._closed:
+            self._places.release()
+            raise PoolClosed
 
     def free_place(self) -> None:
         """Leave a place taken with `wait_for_place`."""
         self._places.release()
 
     async def take(self, plan: StartPlan, environment: Mapping[str, str]) -> JobProcess:
-        """Wait for a place and return a process for it.
+        """Return a process for a place that was taken; it leaves the place with `give_back`.
 
         Raises:
-            ChildProcessError: no process could be started.
+            ChildProcessError: no process could be started; the place is left.
         """
-        await self.wait_for_place()
         try:
             if plan.start is Start.COLD:
                 process = await JobProcess.spawn({**self.environment, **environment})
@@ -158,16 +164,46 @@ class WarmPool:
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
     async def _start_one(self, profile: Profile | None) -> None:
-        flows = self._known_flows.get(profile) if profile is not None else None
+        process = None
+        if profile is not None and profile in self._known_flows:
+            process = await self._fork_with_flows(profile)
         try:
-            process = await JobProcess.fork(tuple(flows.values()) if flows else ())
-        except (ChildProcessError, TimeoutError, OSError) as error:
+            process = process or await JobProcess.fork(())
+        except START_ERRORS as error:
             self._logger.error("A process for jobs could not be started: %s", error)
             raise ChildProcessError("a process for jobs could not be started") from error
-        process.profile = profile if flows else None
         self._idle.append(process)
+
+    async def _fork_with_flows(self, profile: Profile) -> JobProcess | None:
+        """Start a process that has imported flows; None where one of them keeps it from that."""
+        flows = self._known_flows[profile]
+        try:
+            process = await JobProcess.fork(tuple(flows.values()))
+        except START_ERRORS as error:
+            # which of them it was, its own job will tell; those that run well are remembered anew
+            self._known_flows.pop(profile, None)
+            self._logger.warning(
+                "A process ended while it imported flows (%s); none of these is imported "
+                "ahead of its jobs any more: %s",
+                error,
+                ", ".join(sorted({flow.entrypoint for flow in flows.values()})),
+            )
+            return None
+        process.profile = profile
+        return process
 
     def _end(self, process: JobProcess) -> None:
         task = asyncio.create_task(process.stop() if process.is_alive else process.kill())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+
+def why_replace(
+    *, jobs_done: int, resident_mib: float, jobs_per_process: int, memory_limit_mib: int
+) -> str | None:
+    """Why a process must not run another job, or None."""
+    if jobs_done >= jobs_per_process:
+        return f"it has run {jobs_done} jobs"
+    if resident_mib > memory_limit_mib:
+        return f"it holds {resident_mib:.0f} MiB, more than {memory_limit_mib} MiB"
+    return None

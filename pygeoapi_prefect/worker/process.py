@@ -4,24 +4,22 @@ Starting and watching is the standard library's (`multiprocessing`, `subprocess`
 """
 
 import asyncio
+import logging
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
 from socket import socketpair
-from typing import Protocol
 
 import psutil
 
 from pygeoapi_prefect.os_processes import started_at, still_runs
-from pygeoapi_prefect.worker.decisions import Profile
 from pygeoapi_prefect.worker.messages import (
     Died,
     Done,
@@ -36,6 +34,9 @@ from pygeoapi_prefect.worker.messages import (
     Stop,
     ToProcess,
 )
+from pygeoapi_prefect.worker.start import Profile
+
+logger = logging.getLogger(__name__)
 
 # Imported once by the server from which warm processes are forked. `prefect.cli` is what
 # `__main__` is in most workers, and multiprocessing imports that in each child.
@@ -52,45 +53,14 @@ PRELOADED_MODULES = (
     "pygeoapi_prefect.worker.preload",
 )
 START_TIMEOUT_SECONDS = 120.0
+# for a process that imports flows too; one of them may hang
+PRELOAD_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 10.0
 _EXIT_POLL_SECONDS = 0.02
 # a killed process may have started another one in the meantime
 KILL_ROUNDS = 5
 KILL_ROUND_SECONDS = 1.0
 KILL_POLL_SECONDS = 0.005
-
-
-class _Handle(Protocol):
-    """What `multiprocessing` and `subprocess` processes have in common here."""
-
-    @property
-    def pid(self) -> int | None: ...
-
-    def exit_code(self) -> int | None: ...
-
-
-class _Forked:
-    def __init__(self, process: ForkServerProcess) -> None:
-        self._process = process
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
-    def exit_code(self) -> int | None:
-        return self._process.exitcode
-
-
-class _Spawned:
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
-    def exit_code(self) -> int | None:
-        return self._process.poll()
 
 
 class JobProcess:
@@ -101,8 +71,13 @@ class JobProcess:
         jobs_done: how many jobs it has run.
     """
 
-    def __init__(self, handle: _Handle, connection: Connection) -> None:
-        self._handle = handle
+    def __init__(
+        self, pid: int | None, exit_code: Callable[[], int | None], connection: Connection
+    ) -> None:
+        if pid is None:
+            raise RuntimeError("the process has not started")
+        self._pid = pid
+        self._exit_code = exit_code
         self._connection = connection
         self._inbox: asyncio.Queue[FromProcess | Died] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -128,11 +103,13 @@ class JobProcess:
         except asyncio.CancelledError:
             # a thread cannot be cancelled, and nobody would end what it starts
             await starting
-            await cls(_Forked(process), mine).kill()
+            await cls(process.pid, lambda: process.exitcode, mine).kill()
             raise
         finally:
             theirs.close()
-        return await cls(_Forked(process), mine).wait_until_ready()
+        timeout = PRELOAD_TIMEOUT_SECONDS if preload else START_TIMEOUT_SECONDS
+        started = cls(process.pid, lambda: process.exitcode, mine)
+        return await started.wait_until_ready(timeout)
 
     @classmethod
     async def spawn(cls, environment: Mapping[str, str]) -> "JobProcess":
@@ -145,14 +122,13 @@ class JobProcess:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        return await cls(_Spawned(process), Connection(mine.detach())).wait_until_ready()
+        started = cls(process.pid, process.poll, Connection(mine.detach()))
+        return await started.wait_until_ready(START_TIMEOUT_SECONDS)
 
     @property
     def pid(self) -> int:
         """Its process id, which is also that of its session and process group."""
-        if self._handle.pid is None:
-            raise RuntimeError("the process has not started")
-        return self._handle.pid
+        return self._pid
 
     @property
     def started(self) -> int:
@@ -162,7 +138,7 @@ class JobProcess:
     @property
     def is_alive(self) -> bool:
         """Whether it can take a job."""
-        return not self._closed and self._handle.exit_code() is None
+        return not self._closed and self._exit_code() is None
 
     async def run(self, message: Job | HookJob) -> Done | Stale | Died:
         """Hand over a job and wait until it has ended, one way or the other."""
@@ -189,19 +165,18 @@ class JobProcess:
         """Let the process send its logs and end; kill it where it does not."""
         self.tell(Stop())
         give_up_at = self._loop.time() + STOP_TIMEOUT_SECONDS
-        while self._handle.exit_code() is None and self._loop.time() < give_up_at:
+        while self._exit_code() is None and self._loop.time() < give_up_at:
             await asyncio.sleep(_EXIT_POLL_SECONDS)
         await self.kill()
 
     async def kill(self) -> None:
         """End the process and all that it started, at once."""
-        if self._handle.pid is not None:
-            await asyncio.to_thread(kill_session, self._handle.pid)
-            if self._handle.exit_code() is None:
-                # it did not get as far as a session of its own
-                with suppress(ProcessLookupError):
-                    os.kill(self._handle.pid, signal.SIGKILL)
-        while (exit_code := self._handle.exit_code()) is None:
+        await asyncio.to_thread(kill_session, self._pid)
+        if self._exit_code() is None:
+            # it did not get as far as a session of its own
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        while (exit_code := self._exit_code()) is None:
             await asyncio.sleep(_EXIT_POLL_SECONDS)
         self._close()
         self._announce_end(exit_code)
@@ -210,7 +185,7 @@ class JobProcess:
         """End all that the process started, but not the process."""
         await asyncio.to_thread(kill_session, self.pid, spare_leader=True)
 
-    async def wait_until_ready(self) -> "JobProcess":
+    async def wait_until_ready(self, timeout_seconds: float) -> "JobProcess":
         """Wait until it can take jobs.
 
         Raises:
@@ -218,7 +193,7 @@ class JobProcess:
             TimeoutError: it did neither.
         """
         try:
-            async with asyncio.timeout(START_TIMEOUT_SECONDS):
+            async with asyncio.timeout(timeout_seconds):
                 message = await self._inbox.get()
         except BaseException:
             await asyncio.shield(self.kill())
@@ -239,7 +214,7 @@ class JobProcess:
 
     async def _tell_exit_code(self) -> None:
         give_up_at = self._loop.time() + STOP_TIMEOUT_SECONDS
-        while (exit_code := self._handle.exit_code()) is None:
+        while (exit_code := self._exit_code()) is None:
             if self._loop.time() > give_up_at:
                 # it closed its pipe and lives on: useless, and nobody's any more
                 await self.kill()
@@ -344,15 +319,21 @@ def kill_session(leader: int, *, spare_leader: bool = False) -> None:
             not given away again while a session of that id has members.
         spare_leader: whether that process itself lives on.
     """
+    spared = {leader} if spare_leader else set()
     for _ in range(KILL_ROUNDS):
-        victims = _members(leader)
-        if spare_leader:
-            victims = [victim for victim in victims if victim.pid != leader]
+        victims = [victim for victim in _members(leader) if victim.pid not in spared]
         if not victims:
             return
         for victim in victims:
-            with suppress(psutil.NoSuchProcess):
+            try:
                 victim.kill()
+            except psutil.NoSuchProcess:
+                continue
+            except psutil.AccessDenied:
+                # it runs as somebody else by now (sudo, say); the others end all the same
+                logger.warning("Process %s, which a job started, may not be ended", victim.pid)
+                spared.add(victim.pid)
+        victims = [victim for victim in victims if victim.pid not in spared]
         # not `psutil.wait_procs`: it takes the exit codes of our own children away
         give_up_at = time.monotonic() + KILL_ROUND_SECONDS
         while any(map(still_runs, victims)) and time.monotonic() < give_up_at:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
+from enum import StrEnum
 from uuid import UUID
 
 import httpx
@@ -11,19 +12,36 @@ from prefect.client.schemas.objects import FlowRun, StateType
 
 from pygeoapi_prefect.os_processes import is_same_process, started_at
 from pygeoapi_prefect.worker.api import RunsApi
-from pygeoapi_prefect.worker.decisions import (
-    Owner,
-    Surroundings,
-    Verdict,
-    find_owner,
-    is_gone,
-    judge_orphan,
-)
+from pygeoapi_prefect.worker.owner import Owner, find_owner
 from pygeoapi_prefect.worker.process import kill_session
 
 GONE = "The worker that ran it is gone."
 # Workers report themselves every 30 s, also the first time after the API was away
 ABSENCE_SECONDS = 45.0
+
+
+class Verdict(StrEnum):
+    """What becomes of a run whose worker is gone."""
+
+    RUN_AGAIN = "run again"
+    CRASH = "crash"
+    CANCEL = "cancel"
+
+
+def judge_orphan(*, state: str, has_started: bool, run_count: int, retries: int | None) -> Verdict:
+    """Decide about a run whose worker is gone.
+
+    Args:
+        state: type of its Prefect state.
+        has_started: whether its flow has begun.
+        run_count: how often its flow has begun.
+        retries: how often it may begin again; None where nobody said so.
+    """
+    if state == "CANCELLING":
+        return Verdict.CANCEL
+    if not has_started or state == "SCHEDULED":
+        return Verdict.RUN_AGAIN
+    return Verdict.RUN_AGAIN if run_count <= (retries or 0) else Verdict.CRASH
 
 
 class Absences:
@@ -56,6 +74,8 @@ class Reaper:
         api: of the work pool.
         me: this worker.
         is_mine: whether this worker works on the run of that id.
+        on_cancelling: gets the ids of those of this worker that somebody cancels; it may have
+            missed the event.
         logger: of the worker.
     """
 
@@ -65,11 +85,13 @@ class Reaper:
         api: RunsApi,
         me: Owner,
         is_mine: Callable[[UUID], bool],
+        on_cancelling: Callable[[UUID], None],
         logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
     ) -> None:
         self._api = api
         self._me = me
         self._is_mine = is_mine
+        self._on_cancelling = on_cancelling
         self._logger = logger
         self._absences = Absences()
 
@@ -87,7 +109,12 @@ class Reaper:
 
     async def _reap_all(self) -> int:
         unfinished = [run for run in await self._api.read_unfinished_runs() if run.state]
-        suspects = [run for run in unfinished if not self._is_mine(run.id)]
+        suspects = []
+        for run in unfinished:
+            if not self._is_mine(run.id):
+                suspects.append(run)
+            elif run.state is not None and run.state.is_cancelling():
+                self._on_cancelling(run.id)
         if not suspects:
             self._absences.forget()
             return 0
@@ -95,8 +122,20 @@ class Reaper:
         self._absences.end(online)
         reaped = 0
         for run in suspects:
-            reaped += await self._reap_one(run.id, online)
+            if not self._seems_well(run, online):
+                reaped += await self._reap_one(run.id, online)
         return reaped
+
+    def _seems_well(self, listed: FlowRun, online: frozenset[str]) -> bool:
+        """Whether the owner that the listed run names is there: most are, and cost no call."""
+        if listed.state is None or listed.state.is_cancelling():
+            # cancelled before it had a process, it still names that of the time before
+            return False
+        says_whose = (
+            listed.state.message if listed.state.is_pending() else listed.infrastructure_pid
+        )
+        owner = find_owner(says_whose)
+        return owner is not None and not self._is_gone(owner, online)
 
     async def _reap_one(self, flow_run_id: UUID, online: frozenset[str]) -> bool:
         # the run may have ended, and another worker may have claimed it, since it was listed
@@ -122,14 +161,14 @@ class Reaper:
 
     async def _find_owner(self, run: FlowRun) -> Owner | None:
         """Who claimed the run, and which process ran it, as far as is known."""
+        if run.state is not None and run.state.is_pending():
+            # it has no process yet; the infrastructure id is that of the time before
+            return find_owner(run.state.message)
         named = find_owner(run.infrastructure_pid)
-        if run.state is not None and run.state.type is StateType.PENDING:
-            claimed: Owner | None = find_owner(run.state.message)
-        elif named is not None and named.same_worker_process(self._me):
+        if named is not None and named.same_worker_process(self._me):
             # the newest that can be: nobody has it but this worker
             return named
-        else:
-            claimed = await self._api.read_last_claim(run.id)
+        claimed = await self._api.read_last_claim(run.id)
         if claimed is None:
             return named
         if named is not None and named.same_worker_process(claimed):
@@ -137,21 +176,22 @@ class Reaper:
         return claimed
 
     def _is_gone(self, owner: Owner, online: frozenset[str]) -> bool:
+        """Whether the worker process that claimed a run can no longer end it."""
         if owner.same_worker_process(self._me):
             # claimed in a call whose answer got lost, so that nobody started it
             return True
-        if owner.worker not in online and not self._absences.lasts(owner.worker, time.monotonic()):
-            online |= {owner.worker}
-        started = started_at(owner.pid) if owner.machine == self._me.machine else None
-        surroundings = Surroundings(
-            me=self._me,
-            started_by_pid={} if started is None else {owner.pid: started},
-            online_workers=online,
+        if owner.machine == self._me.machine:
+            return not is_same_process(owner.started, started_at(owner.pid))
+        # Prefect knows workers by their name: one that has ours was replaced by us
+        return owner.worker == self._me.worker or (
+            owner.worker not in online and self._absences.lasts(owner.worker, time.monotonic())
         )
-        return is_gone(owner, surroundings)
 
     async def _end_processes(self, owner: Owner) -> None:
         if owner.machine != self._me.machine or owner.job is None:
+            return
+        if owner.same_worker_process(self._me):
+            # the pool ends its own; by now it may be busy with another run
             return
         pid, started = owner.job
         now_started = started_at(pid)

@@ -41,8 +41,9 @@ class PygeoapiWorkerSettings(PrefectBaseSettings):
         ge=1,
         description="Resident memory in MiB above which a process is replaced after its job.",
     )
+    # with what the worker asks besides, less than one call a second
     poll_seconds: float = Field(
-        default=1.0,
+        default=1.25,
         ge=0.05,
         description="Seconds between looks at the Prefect API while it sends no events.",
     )

@@ -1,8 +1,8 @@
 """The Prefect worker of work pools of type `pygeoapi`.
 
 It claims flow runs as soon as Prefect has them and hands each to a process that has
-Prefect, pygeoapi and the flow imported already. What it decides is in `decisions.py`,
-how processes are kept in `pool.py`, what they do in `child.py`.
+Prefect, pygeoapi and the flow imported already. Which runs it claims, and when, is in
+`dispatch.py`, how processes are kept in `pool.py`, what they do in `child.py`.
 """
 
 import asyncio
@@ -22,50 +22,43 @@ from uuid import UUID
 import anyio.abc
 import httpx
 from prefect.client.schemas.filters import WorkQueueFilter
-from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 from prefect.workers.base import BaseWorker
 
 from pygeoapi_prefect.os_processes import started_at, this_machine
-from pygeoapi_prefect.worker.api import PAGE_SIZE, RunsApi, is_outage
-from pygeoapi_prefect.worker.candidates import Candidates, Rivals
-from pygeoapi_prefect.worker.claims import Claim, Prepared, RunExecutor, prepare
+from pygeoapi_prefect.worker.api import RunsApi, is_missing, is_outage
+from pygeoapi_prefect.worker.claims import Claim, Prepared, RunExecutor, WaitedInVain, prepare
 from pygeoapi_prefect.worker.configuration import (
     PygeoapiJobConfiguration,
     PygeoapiVariables,
     PygeoapiWorkerResult,
 )
-from pygeoapi_prefect.worker.decisions import Owner, Start, find_owner, runs_to_claim_ahead
+from pygeoapi_prefect.worker.dispatch import OUTAGE_RETRY_SECONDS, SHORT_JOB_SECONDS, Dispatcher
 from pygeoapi_prefect.worker.events import (
     END_EVENTS,
     SUSPEND_EVENTS,
-    TAKEN_EVENTS,
-    WORK_EVENTS,
     PoolChange,
     PoolEvents,
     RunEvent,
 )
-from pygeoapi_prefect.worker.outlook import Outlook
+from pygeoapi_prefect.worker.owner import Owner
 from pygeoapi_prefect.worker.pool import WarmPool
 from pygeoapi_prefect.worker.reaper import Reaper
+from pygeoapi_prefect.worker.served import SETTLED_AFTER_SECONDS, ServedPool
 from pygeoapi_prefect.worker.settings import PygeoapiWorkerSettings
+from pygeoapi_prefect.worker.start import Start
 
-# How long a run is left to another worker that is to claim it first
-HEAD_START_SECONDS = 0.1
-# How many due runs are asked for: they last for a moment, and each costs the server 1 ms
-LISTED_PER_PLACE = 8
-# How long the answer to "what is due" may be acted upon where no limit is in force
-CANDIDATES_FRESH_SECONDS = 1.0
-# Between looks where runs are due, but limits or pauses keep them back
-KEPT_BACK_SECONDS = 5.0
-# Prefect takes a queue for one that nobody serves where nobody asks for its runs for 60 s
-LISTED_AT_LEAST_EVERY_SECONDS = 30.0
-# Prefect announces changes of deployments, queues and pools before it has stored them
-SETTLED_AFTER_SECONDS = 10.0
+# How long a claimed run waits for a process, while another worker may be idle
+PATIENCE_SECONDS = SHORT_JOB_SECONDS
 # Prefect drops events for those who are slow to read them, without a word
 DEPLOYMENT_KNOWN_SECONDS = 30.0
-OUTAGE_RETRY_SECONDS = 1.0
+# Prefect logs each time that there is no such work pool
+MISSING_POOL_RETRY_SECONDS = 10.0
+# For what a worker that stops still has to tell Prefect
+HAND_BACK_SECONDS = 15.0
 
 
 class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, PygeoapiWorkerResult]):
@@ -98,18 +91,10 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
             started=int(started_at(os.getpid()) or 0),
         )
         self._claims: dict[UUID, Claim] = {}
-        self._rivals = Rivals(self._owner)
-        self._candidates = Candidates(self._rivals)
-        self._candidates_read_at = 0.0
-        self._listed_at = 0.0
-        self._kept_back_until = 0.0
-        self._outlook = Outlook()
-        self._queues: list[WorkQueue] = []
-        self._pool_known_at = -math.inf
-        self._pool_changed_at = -math.inf
+        self._served = ServedPool(self._work_queues)
+        self._sync_trouble = ""
+        self._watched_at_connection: float | None = None
         self._deployments_changed_at: dict[UUID, float] = {}
-        self._wake = asyncio.Event()
-        self._work_is_likely = True
         self._stopping = False
         self._hurry = asyncio.Event()
         self._runs_once = False
@@ -118,7 +103,6 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
         self._learn_pool_at = math.inf
         self._worker_environment: dict[str, str] = {}
         self._context = contextvars.copy_context()
-        self._events: PoolEvents | None = None
 
     async def start(
         self,
@@ -172,10 +156,23 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
             owner=self._owner,
             run_logger=self.get_flow_run_logger,
         )
+        self._dispatcher = Dispatcher(
+            api=self._api,
+            served=self._served,
+            me=self._owner,
+            places=self._places,
+            limit=self._limit,
+            settings=self._tuning,
+            claims=self._claims,
+            begin=self._begin,
+            on_answer=self._note_poll,
+            logger=self._logger,
+        )
         self._reaper = Reaper(
             api=self._api,
             me=self._owner,
             is_mine=self._claims.__contains__,
+            on_cancelling=self._end_cancelled,
             logger=self._logger,
         )
         if self._runs_task_group is None:
@@ -185,25 +182,54 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
     async def teardown(self, *exc_info: Any) -> None:
         """Claim nothing more, let running jobs end for a while, hand the others back."""
         self._stopping = True
-        self._wake.set()
+        self._dispatcher.stop()
         await self._hand_back()
         self._loops.cancel()
         await self._pool.close()
+        for task in self._background:
+            task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await super().teardown(*exc_info)
 
     async def sync_with_backend(self) -> None:
-        """Report to Prefect that this worker lives, and read what it has to know."""
+        """Report to Prefect that this worker lives, and read what it has to know.
+
+        Where Prefect cannot answer, or has no such work pool any more, that is said once and
+        tried again: the jobs of this worker go on.
+        """
         asked_at = time.monotonic()
+        try:
+            await self._sync(asked_at)
+        except (httpx.HTTPError, ObjectNotFound) as error:
+            pause = OUTAGE_RETRY_SECONDS
+            if is_missing(error):
+                pause = MISSING_POOL_RETRY_SECONDS
+                trouble = f"There is no work pool {self._work_pool_name!r} any more: waiting for it"
+            elif is_outage(error):
+                trouble = f"The Prefect API is away ({type(error).__name__}): waiting for it"
+            else:
+                raise
+        else:
+            self._sync_trouble = ""
+            return
+        if trouble != self._sync_trouble:
+            self._logger.warning(trouble)
+        self._sync_trouble = trouble
+        self._learn_pool_at = asked_at + pause
+
+    async def _sync(self, asked_at: float) -> None:
+        known = self._work_pool
         await super().sync_with_backend()
-        if self._work_pool is not None and self._client is not None:
-            # the server refuses the call without a filter and a page, the client makes none up
-            self._queues = await self._client.read_work_queues(
-                self._work_pool_name, WorkQueueFilter(), limit=200, offset=0
-            )
+        if self._work_pool is None or self._client is None:
+            return
+        # the server refuses the call without a filter and a page, the client makes none up
+        queues = await self._client.read_work_queues(
+            self._work_pool_name, WorkQueueFilter(), limit=200, offset=0
+        )
+        if self._work_pool is known:
             # `super` does not read the pool where a websocket is to tell of its changes
             self._work_pool = await self._client.read_work_pool(self._work_pool_name)
-            self._pool_known_at = asked_at
+        self._served.renew(self._work_pool, queues, asked_at=asked_at)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Run what is due now, where that is all to be done; else the loops claim runs.
@@ -211,10 +237,10 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
         Returns nothing, as Prefect would submit it.
         """
         if self._runs_once:
-            await self._claim_due_runs()
+            await self._dispatcher.claim_due_runs()
             while self._claims:
                 await asyncio.wait([c.task for c in self._claims.values() if c.task is not None])
-                await self._claim_due_runs()
+                await self._dispatcher.claim_due_runs()
         return []
 
     async def run(
@@ -245,46 +271,6 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
         """How many jobs run at the same time."""
         return min(self._tuning.processes, self._limit or self._tuning.processes)
 
-    @property
-    def _pool_and_queues(self) -> list[WorkPool | WorkQueue]:
-        return [self.work_pool, *self._queues]
-
-    @property
-    def _is_limited(self) -> bool:
-        return any(one.concurrency_limit is not None for one in self._pool_and_queues)
-
-    @property
-    def _nothing_is_kept_back(self) -> bool:
-        """Whether all that is due may start, in the order in which it is due.
-
-        By what Prefect said of pool and queues, and has announced no change of since.
-        """
-        changed_at = self._pool_changed_at + SETTLED_AFTER_SECONDS
-        return (
-            self._events_since is not None
-            and self._pool_known_at >= max(self._events_since, changed_at)
-            and not self._is_limited
-            and not any(one.is_paused for one in self._pool_and_queues)
-            and len(self._work_queues or self._queues) == 1
-        )
-
-    @property
-    def _events_since(self) -> float | None:
-        return None if self._events is None else self._events.connected_since
-
-    @property
-    def _hears_events(self) -> bool:
-        return self._events_since is not None
-
-    def _count_free(self) -> int:
-        ahead = runs_to_claim_ahead(
-            pool_limit=self.work_pool.concurrency_limit,
-            queue_limits=[queue.concurrency_limit for queue in self._queues],
-        )
-        if self._limit is not None:
-            ahead = 0
-        return self._places + ahead - len(self._claims)
-
     # -- the loops ------------------------------------------------------------------------
 
     async def _run_loops(self) -> None:
@@ -304,13 +290,13 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
             loops.start_soon(partial(self._repeat, self._reap, self._tuning.reap_seconds))
             loops.start_soon(partial(self._repeat, self._watch_claims, 1.0))
             if not self._runs_once:
-                loops.start_soon(self._dispatch)
+                loops.start_soon(self._dispatcher.run)
 
     async def _follow_events(self) -> None:
         """Listen to the events of the pool, also of one that takes its place under its name."""
         while True:
             pool_id = self.work_pool.id
-            self._events = PoolEvents(
+            events = PoolEvents(
                 work_pool_id=pool_id,
                 on_run=self._on_run_event,
                 on_deployment=self._on_deployment_event,
@@ -318,8 +304,9 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
                 on_connection=self._on_connection,
                 logger=self._logger,
             )
+            self._served.events = events
             async with anyio.create_task_group() as listening:
-                listening.start_soon(self._events.listen)
+                listening.start_soon(events.listen)
                 while self.work_pool.id == pool_id:
                     await asyncio.sleep(1.0)
                 listening.cancel_scope.cancel()
@@ -352,51 +339,23 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
 
     async def _reap(self) -> None:
         if await self._reaper.reap():
-            self._look_for_work()
+            self._dispatcher.look_for_anything()
 
     async def _watch_claims(self) -> None:
-        """See cancellations while no events arrive."""
-        if self._claims and not self._hears_events:
+        """See cancellations while no events arrive, and those that were said meanwhile."""
+        connection = self._served.events_since
+        if connection is not None and connection == self._watched_at_connection:
+            return
+        if self._claims:
             for run in await self._api.read_ended_from_outside(list(self._claims)):
-                self._spawn(self._cancel(run.id))
+                self._end_cancelled(run.id)
+        self._watched_at_connection = connection
 
-    async def _dispatch(self) -> None:
-        warned = False
-        while not self._stopping:
-            self._wake.clear()
-            pause = self._tuning.poll_seconds
-            try:
-                pause = await self._claim_due_runs()
-                self._last_polled_time = datetime.now(UTC)  # for Prefect's health check
-                warned = False
-            except httpx.HTTPError as error:
-                if not is_outage(error):
-                    raise
-                if not warned:
-                    self._logger.warning(
-                        "The Prefect API is away (%s): waiting for it", type(error).__name__
-                    )
-                warned = True
-                self._look_for_anything()
-                pause = OUTAGE_RETRY_SECONDS
-                await asyncio.sleep(pause)
-                continue
-            try:
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-
-    def _look_for_work(self) -> None:
-        self._work_is_likely = True
-        self._wake.set()
-
-    def _look_for_anything(self) -> None:
-        self._outlook.doubt()
-        self._look_for_work()
+    def _end_cancelled(self, flow_run_id: UUID) -> None:
+        self._spawn(self._cancel(flow_run_id))
 
     def _on_connection(self) -> None:
-        self._look_for_anything()
+        self._dispatcher.look_for_anything()
         self._learn_pool_at = time.monotonic()
 
     def _on_deployment_event(self, deployment_id: UUID) -> None:
@@ -404,128 +363,26 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
 
     def _on_pool_event(self, change: PoolChange) -> None:
         if change is not PoolChange.served:
-            self._pool_changed_at = time.monotonic()
-            self._learn_pool_at = self._pool_changed_at + SETTLED_AFTER_SECONDS
-        self._look_for_anything()
+            self._learn_pool_at = self._served.change()
+        self._dispatcher.look_for_anything()
 
     def _on_run_event(self, event: RunEvent) -> None:
-        run_id = event.flow_run_id
-        if event.state in WORK_EVENTS - {"Scheduled"} and run_id in self._claims:
-            # it was resumed before its process had ended: due when the claim ends
-            self._outlook.doubt()
-        if event.state in WORK_EVENTS and run_id not in self._claims:
-            if self._candidates or event.state != "Scheduled":
-                self._outlook.doubt()
-            self._outlook.announce(run_id)
-            self._candidates.expect(run_id, event.work_queue_id)
-            if self._rivals.leave_to_me(run_id):
-                self._look_for_work()
-            else:
-                asyncio.get_running_loop().call_later(
-                    HEAD_START_SECONDS, self._look_for_announced, run_id
-                )
-        if event.state in TAKEN_EVENTS | END_EVENTS:
-            self._candidates.drop(run_id)
-            self._outlook.forget(run_id)
-        if event.state in TAKEN_EVENTS and (owner := find_owner(event.message)) is not None:
-            self._rivals.note(owner)
-        if event.state in END_EVENTS and run_id in self._claims:
-            self._spawn(self._cancel(run_id))
-        elif event.state in SUSPEND_EVENTS and run_id in self._claims:
-            self._spawn(self._suspend(run_id))
+        is_claimed = event.flow_run_id in self._claims
+        if is_claimed or not self._served.has_queue_of_others(event.work_queue_id):
+            self._dispatcher.on_run_event(event)
+        if is_claimed and event.state in END_EVENTS:
+            self._end_cancelled(event.flow_run_id)
+        elif is_claimed and event.state in SUSPEND_EVENTS:
+            self._spawn(self._suspend(event.flow_run_id))
 
-    def _look_for_announced(self, flow_run_id: UUID) -> None:
-        if self._outlook.expects(flow_run_id):
-            self._look_for_work()
+    # -- running what was claimed ---------------------------------------------------------
 
-    # -- claiming -------------------------------------------------------------------------
+    def _note_poll(self) -> None:
+        # for Prefect's health check
+        self._last_polled_time = datetime.now(UTC)
 
-    async def _claim_due_runs(self) -> float:
-        """Claim as many due runs as there are places; returns seconds until the next look."""
-        if self._work_pool is None or self._count_free() <= 0:
-            return self._idle_seconds
-        if not self._candidates_are_fresh:
-            if not self._work_is_likely and not self._candidates and not self._list_is_overdue:
-                quiet_seconds = await self._read_quiet_seconds()
-                if quiet_seconds > 0:
-                    return quiet_seconds
-            await self._read_candidates()
-        while self._candidates and self._count_free() > 0:
-            self._begin(self._candidates.pop())
-        if self._count_free() <= 0:
-            return self._idle_seconds
-        if self._work_is_likely:
-            # it became so since the list was asked for
-            return 0.0
-        seconds = self._outlook.look_again_seconds()
-        if seconds is None:
-            return self._idle_seconds
-        self._work_is_likely = len(self._outlook) > 0
-        return seconds
-
-    @property
-    def _idle_seconds(self) -> float:
-        if self._hears_events:
-            return self._tuning.poll_with_events_seconds
-        return self._tuning.poll_seconds
-
-    @property
-    def _candidates_are_fresh(self) -> bool:
-        # a limit or a pause may have come into force since
-        age = time.monotonic() - self._candidates_read_at
-        return bool(self._candidates) and not self._is_limited and age < CANDIDATES_FRESH_SECONDS
-
-    @property
-    def _list_is_overdue(self) -> bool:
-        return time.monotonic() - self._listed_at > LISTED_AT_LEAST_EVERY_SECONDS
-
-    async def _read_quiet_seconds(self) -> float:
-        """Seconds until it is worth to ask for due runs; 0 for now."""
-        if self._hears_events and self._outlook.certain_seconds:
-            return self._outlook.certain_seconds
-        next_start = await self._api.read_next_start()
-        if next_start is None:
-            self._outlook.be_certain(self._idle_seconds)
-            return self._idle_seconds
-        seconds = (next_start - datetime.now(UTC)).total_seconds()
-        if seconds > 0:
-            seconds = min(seconds, self._idle_seconds)
-            self._outlook.be_certain(seconds)
-            return seconds
-        # some are due, and were not given out: by a limit, or because they are paused
-        kept_back = self._kept_back_until - time.monotonic()
-        return min(max(kept_back, 0.0), self._idle_seconds)
-
-    async def _read_candidates(self) -> None:
-        self._work_is_likely = False
-        asked_at = time.monotonic()
-        at_most = min(LISTED_PER_PLACE * self._places + self._candidates.refused, PAGE_SIZE)
-        with self._candidates.being_listed():
-            runs = None
-            if self._nothing_is_kept_back and not self._list_is_overdue:
-                runs = await self._api.read_scheduled_runs(at_most)
-            if runs is None:
-                runs = await self._list_due_runs(at_most)
-            self._candidates.renew(run for run in runs if run.id not in self._claims)
-        if len(runs) >= at_most:
-            self._outlook.doubt()
-        self._candidates_read_at = asked_at
-        for run in runs:
-            self._outlook.forget(run.id)
-
-    async def _list_due_runs(self, at_most: int) -> list[FlowRun]:
-        asked_at = time.monotonic()
-        runs = await self._api.read_due_runs(at_most)
-        self._logger.debug("Prefect has listed %s due runs", len(runs))
-        self._listed_at = asked_at
-        if not runs:
-            self._kept_back_until = asked_at + KEPT_BACK_SECONDS
-        return runs
-
-    def _begin(self, flow_run: FlowRun) -> None:
-        if flow_run.id in self._claims:
-            return
-        claim = Claim(flow_run, self._candidates_read_at)
+    def _begin(self, flow_run: FlowRun, known_since: float) -> None:
+        claim = Claim(flow_run, known_since, patience_seconds=PATIENCE_SECONDS)
         self._claims[flow_run.id] = claim
         claim.task = self._spawn(self._serve(claim))
 
@@ -536,16 +393,13 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
         except httpx.HTTPError:
             # its state on the server tells the reaper what has to be done
             self._logger.exception("Lost contact to Prefect about flow run %s", run_id)
-            self._outlook.doubt()
+            self._dispatcher.on_return()
         except Exception as error:
             self._logger.exception("Flow run %s could not be run", run_id)
             await self._api.crash(run_id, f"The job could not be started: {type(error).__name__}")
         finally:
             del self._claims[run_id]
-            self._candidates.drop(run_id)
-            if self._is_limited or self._idle_seconds == self._tuning.poll_seconds:
-                self._work_is_likely = True
-            self._wake.set()
+            self._dispatcher.on_end(claim)
 
     async def _claim_and_execute(self, claim: Claim) -> None:
         flow_run = claim.flow_run
@@ -553,8 +407,7 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
             self._read_deployment(claim), self._api.claim(flow_run, self._owner)
         )
         if state is None:
-            self._candidates.refuse(flow_run.id)
-            self._outlook.doubt()
+            self._dispatcher.on_refusal(flow_run.id)
             return
         flow_run.state = state
         if deployment is None:
@@ -564,7 +417,11 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
         self.get_flow_run_logger(flow_run).info(
             "Worker %r starts flow run %s", self.name, flow_run.id
         )
-        await self._executor.execute(claim, prepared)
+        try:
+            await self._executor.execute(claim, prepared)
+        except WaitedInVain:
+            await self._api.wait_again(flow_run, "No process was free for it.")
+            self._dispatcher.on_return()
 
     async def _read_deployment(self, claim: Claim) -> DeploymentResponse | None:
         if claim.flow_run.deployment_id is None:
@@ -575,12 +432,12 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
 
     def _deployment_not_before(self, claim: Claim) -> float:
         """Since when nobody has changed the deployment of a run, as from `time.monotonic`."""
-        deployment_id = claim.flow_run.deployment_id
-        if deployment_id is None or self._events_since is None:
+        deployment_id, events_since = claim.flow_run.deployment_id, self._served.events_since
+        if deployment_id is None or events_since is None:
             return claim.known_since
         changed_at = self._deployments_changed_at.get(deployment_id, -math.inf)
         unchanged_since = max(
-            self._events_since,
+            events_since,
             changed_at + SETTLED_AFTER_SECONDS,
             time.monotonic() - DEPLOYMENT_KNOWN_SECONDS,
         )
@@ -653,7 +510,10 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
     async def _suspend(self, flow_run_id: UUID) -> None:
         run = await self._api.read_run(flow_run_id)
         claim = self._claims.get(flow_run_id)
-        if claim is not None and run is not None and run.state is not None:
+        if claim is None or run is None or run.state is None:
+            return
+        # after a reconnection Prefect repeats what it said before; it may have been resumed
+        if run.state.name in SUSPEND_EVENTS:
             claim.suspend(run.state)
 
     async def _hand_back(self) -> None:
@@ -663,19 +523,25 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
                 self._spawn(self._executor.interrupt(claim, "reschedule"))
         if tasks := {claim.task for claim in self._claims.values() if claim.task is not None}:
             self._logger.info("Waiting for %s jobs to end", len(tasks))
-            hurry = asyncio.create_task(self._hurry.wait())
-            over = asyncio.create_task(_end_of(tasks))
-            await asyncio.wait(
-                {hurry, over},
-                timeout=self._tuning.shutdown_grace_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            hurry.cancel()
-            over.cancel()
+            await self._wait_patiently(tasks, self._tuning.shutdown_grace_seconds)
         for claim in list(self._claims.values()):
             self._spawn(self._executor.interrupt(claim, "reschedule"))
         if tasks := {claim.task for claim in self._claims.values() if claim.task is not None}:
-            await asyncio.wait(tasks)
+            await self._wait_patiently(tasks, HAND_BACK_SECONDS)
+        for claim in list(self._claims.values()):
+            # who of the pool's workers finds it without an owner does what has to be done
+            self._logger.warning("Left flow run %s to others", claim.flow_run.id)
+            if claim.task is not None:
+                claim.task.cancel()
+
+    async def _wait_patiently(self, tasks: set[asyncio.Task[None]], seconds: float) -> None:
+        """Wait for tasks, until another signal comes at the latest."""
+        self._hurry.clear()
+        hurry = asyncio.create_task(self._hurry.wait())
+        over = asyncio.create_task(_end_of(tasks))
+        await asyncio.wait({hurry, over}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        over.cancel()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # with the settings of the worker, not those of the loop that found the work

@@ -114,8 +114,12 @@ class Site:
         self.pool = f"pool-{uuid.uuid4().hex[:8]}"
         self._workers: list[WorkerProcess] = []
         self._outs = 0
+        self.make_pool()
+
+    def make_pool(self) -> None:
+        """Make the work pool; also again, after it was deleted."""
         template = PygeoapiWorker.get_default_base_job_template()
-        client.create_work_pool(
+        self.client.create_work_pool(
             WorkPoolCreate(name=self.pool, type="pygeoapi", base_job_template=template)
         )
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 
 
 def say(out: str, name: str, line: object) -> None:
@@ -39,6 +41,24 @@ def look_around(out: str) -> None:
 def talk(out: str) -> None:
     print("something to read in the UI")  # noqa: T201 - that it is logged is the point
     say(out, "pid", os.getpid())
+
+
+@flow(retries=1, flow_run_name="named by {name}")
+def compare_with_server(out: str, name: str) -> None:
+    """Says in which fields the run that the engine has differs from that of the server."""
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    mine = context.flow_run
+    with get_client(sync_client=True) as client:
+        theirs = client.read_flow_run(mine.id)
+    # but for what the server estimates anew with each answer
+    estimates = {"estimated_run_time", "estimated_start_time_delta", "total_run_time", "updated"}
+    fields = set(type(mine).model_fields) - estimates
+    differ = [field for field in fields if getattr(mine, field) != getattr(theirs, field)]
+    say(out, "differ", sorted(differ))
+    if mine.run_count == 1:
+        raise ValueError("the first time it fails")
 
 
 @flow
@@ -98,6 +118,12 @@ def fail_once_and_wait(out: str) -> None:
 def take_too_long(out: str) -> None:
     time.sleep(20)
     say(out, "ended", os.getpid())
+
+
+@flow
+def vanish(out: str) -> None:
+    say(out, "began", os.getpid())
+    os._exit(0)
 
 
 def note_cancellation(flow: Any, flow_run: Any, state: Any) -> None:

@@ -22,8 +22,8 @@ from prefect.client.schemas.objects import (
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Crashed, Failed, Pending, Running, Scheduled
 
-from pygeoapi_prefect.worker.api import RunsApi
-from pygeoapi_prefect.worker.decisions import Owner
+from pygeoapi_prefect.worker.api import HORIZON_SECONDS, RunsApi, Waiting
+from pygeoapi_prefect.worker.owner import Owner
 from tests.integration.worker.conftest import Job, Site
 
 US = Owner(worker="us", machine="here", pid=1, started=1)
@@ -190,3 +190,80 @@ def test_a_claimed_run_is_run_again_when_its_worker_died(site: Site) -> None:
 
     assert job.state.name == AwaitingRetry().name
     assert read_listed(site, job)
+
+
+def test_a_run_that_got_no_process_waits_again_where_it_was(site: Site) -> None:
+    job = site.submit("work")
+    listed = read_listed(site, job)
+    first, *_ = read_waiting(site).due
+    claimed = listed.model_copy(update={"state": claim(site, listed)})
+
+    ask(site, lambda api: api.wait_again(claimed, "No process was free for it."))
+
+    after = job.read()
+    assert after.state_type is StateType.SCHEDULED
+    assert after.next_scheduled_start_time == listed.next_scheduled_start_time
+    assert after.run_count == 0
+    assert [run.id for run in read_waiting(site).due] == [first.id]
+    assert claim(site, read_listed(site, job)) is not None
+
+
+def test_a_run_that_is_cancelled_while_it_waits_for_a_process_does_not_wait_again(
+    site: Site,
+) -> None:
+    job = site.submit("work")
+    listed = read_listed(site, job)
+    claimed = listed.model_copy(update={"state": claim(site, listed)})
+    job.dismiss()
+
+    ask(site, lambda api: api.wait_again(claimed, "No process was free for it."))
+
+    assert job.state.is_cancelling()
+
+
+def read_waiting(site: Site, limit: int = 10) -> Waiting:
+    return ask(site, lambda api: api.read_waiting_runs(limit))
+
+
+def test_one_call_tells_what_is_due_and_when_the_next_run_is(site: Site) -> None:
+    nothing = read_waiting(site)
+    assert (nothing.due, nothing.is_all, nothing.next_start_seconds) == ([], True, HORIZON_SECONDS)
+    deployment = site.deploy("work")
+    now = datetime.now(UTC)
+    late, early = (
+        site.submit(deployment, state=Scheduled(scheduled_time=now - timedelta(minutes=minutes)))
+        for minutes in (1, 2)
+    )
+    for seconds in (30, 40, 3600):
+        start = now + timedelta(seconds=seconds)
+        site.submit(deployment, state=Scheduled(scheduled_time=start))
+
+    waiting = read_waiting(site)
+
+    assert [run.id for run in waiting.due] == [early.id, late.id]
+    assert waiting.is_all
+    assert 0 < waiting.next_start_seconds <= 30
+    assert read_waiting(site, limit=3).is_all
+    assert not read_waiting(site, limit=2).is_all
+
+
+def test_runs_that_somebody_has_claimed_are_found_in_one_call(site: Site) -> None:
+    deployment = site.deploy("work")
+    waiting, pending, running, cancelling, retried, ended = (
+        site.submit(deployment) for _ in range(6)
+    )
+    policy = retried.read().empirical_policy
+    policy.retries, policy.retry_delay = 1, 60
+    site.client.update_flow_run(retried.id, empirical_policy=policy)
+    set_state(site, pending, Pending())
+    for job in (running, cancelling):
+        set_state(site, job, Pending())
+        set_state(site, job, Running())
+    cancelling.dismiss()
+    run_elsewhere(site, retried, Failed())
+    run_elsewhere(site, ended, Crashed())
+
+    found = ask(site, lambda api: api.read_unfinished_runs())
+
+    assert {run.id for run in found} == {job.id for job in (pending, running, cancelling, retried)}
+    assert waiting.id not in {run.id for run in found}

@@ -79,11 +79,29 @@ class TestOneJob:
         assert all(job.wait_until_ended().is_completed() for job in jobs)
 
 
+def test_a_deployment_that_kills_who_imports_it_spares_the_worker_and_other_jobs(
+    site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "deadly_flow.py").write_text("import ctypes\nctypes.string_at(0)\n")
+    directory = {"working_dir": str(tmp_path)}
+    deadly = site.deploy("die", entrypoint="deadly_flow.die", job_variables=directory)
+    good = site.deploy("work", job_variables=directory)
+
+    site.start_worker()
+    jobs = [site.submit(deployment) for deployment in (good, deadly, good, good)]
+
+    ends = [job.wait_until_ended() for job in jobs]
+    assert [end.is_completed() for end in ends] == [True, False, True, True]
+    assert ends[1].is_crashed()
+    assert "deadly_flow.die" in site.read_worker_logs()
+
+
 def test_the_jobs_of_a_killed_worker_end_or_run_again_and_waiting_ones_run(site: Site) -> None:
-    worker = site.start_worker()
+    worker = site.start_worker(processes=3)
     lost = site.submit("work", seconds=600)
+    stuck = site.submit("stick_in_c")
     retried = site.submit("work_with_a_retry", seconds=3)
-    pids = [lost.pid, retried.pid]
+    pids = [lost.pid, stuck.pid, retried.pid, *children_of(stuck)]
     waiting = site.submit("work")
     worker.signal(signal.SIGKILL)
     wait_for(lambda: not any(map(is_running, pids)), "processes to die with their worker", 10)
@@ -94,6 +112,7 @@ def test_the_jobs_of_a_killed_worker_end_or_run_again_and_waiting_ones_run(site:
     state = lost.wait_until_ended(60)
     assert state.is_crashed()
     assert state.message == "The worker that ran it is gone."
+    assert stuck.wait_until_ended(60).is_crashed()
     assert waiting.wait_until_ended().is_completed()
     assert retried.wait_until_ended().is_completed()
     assert len(retried.lines("began")) == 2
@@ -179,9 +198,13 @@ def test_a_process_that_starts_while_the_api_is_away_keeps_its_job(
     site: Site, cable: Cable
 ) -> None:
     worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api", processes=1)
-    running = site.submit("work", seconds=600)
+    deployment = site.deploy("work")
+    # where jobs are short, the next one is claimed before it has a process
+    for _ in range(2):
+        assert site.submit(deployment).wait_until_ended().is_completed()
+    running = site.submit(deployment, seconds=600)
     pid = running.pid
-    claimed = site.submit("work")
+    claimed = site.submit(deployment)
     wait_for(lambda: claimed.state.is_pending(), "the worker to claim the next job")
     cable.pull_out()
     os.kill(pid, signal.SIGKILL)
@@ -191,6 +214,60 @@ def test_a_process_that_starts_while_the_api_is_away_keeps_its_job(
 
     assert claimed.wait_until_ended(60).is_completed()
     assert running.wait_until_ended(60).is_crashed()
+
+
+def test_a_worker_ends_in_time_though_it_cannot_hand_back_its_jobs(
+    site: Site, cable: Cable
+) -> None:
+    worker = site.start_worker(
+        api_url=f"http://127.0.0.1:{cable.port}/api", shutdown_grace_seconds=600
+    )
+    job = site.submit("work", seconds=600)
+    pid = job.pid
+    cable.pull_out()
+    wait_for(lambda: "is away" in site.read_worker_logs(), "the worker to miss the API")
+
+    worker.signal(signal.SIGTERM)
+    wait_for(lambda: "Waiting for 1 jobs" in site.read_worker_logs(), "the worker to stop")
+    # cuts the grace of the job short; what the worker has to tell has its own limit
+    worker.signal(signal.SIGTERM)
+
+    assert worker.wait(40) == 0
+    assert not is_running(pid)
+    site.start_worker()
+    assert job.wait_until_ended(60).is_crashed()
+
+
+def test_a_job_that_is_dismissed_while_its_worker_is_cut_off_ends_when_that_is_over(
+    site: Site, cable: Cable
+) -> None:
+    worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api", reap_seconds=600)
+    job = site.submit("work", seconds=600)
+    assert job.pid
+    cable.pull_out()
+    wait_for(lambda: b"is away" in worker.log.read_bytes(), "the worker to notice")
+    job.dismiss()
+
+    cable.plug_in()
+
+    assert job.wait_until_ended(60).is_cancelled()
+
+
+def test_the_jobs_of_a_pool_that_is_deleted_end_and_its_worker_waits_for_another(
+    site: Site,
+) -> None:
+    # as `pygeoapi-prefect worker` starts it
+    worker = site.start_worker("--no-create-pool-if-not-found")
+    job = site.submit("work", seconds=5)
+    assert job.pid
+    site.client.request("DELETE", "/work_pools/{name}", path_params={"name": site.pool})
+    wait_for(lambda: "There is no work pool" in site.read_worker_logs(), "the worker to notice", 60)
+    assert job.wait_until_ended().is_completed()
+    assert worker.process.poll() is None
+
+    site.make_pool()
+
+    assert site.submit("work").wait_until_ended(90).is_completed()
 
 
 # a job that runs twice now and then is what this test is to find

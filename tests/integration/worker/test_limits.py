@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -114,6 +115,41 @@ def test_a_deployment_limit_is_never_exceeded(site: Site) -> None:
     jobs = [site.submit(deployment, seconds=0.3) for _ in range(3)]
 
     assert most_at_once(jobs) == 1
+
+
+def test_a_run_waits_in_its_queue_while_long_jobs_keep_the_worker_busy(
+    prefect_client: SyncPrefectClient, prefect_server: str, tmp_path: Path
+) -> None:
+    site = Site(prefect_client, prefect_server, tmp_path)
+    try:
+        site.start_worker(name="first", processes=1)
+        short = site.deploy("work")
+        limited = site.deploy("work", concurrency_limit=5)
+        # jobs are short so far, and both deployments are known
+        for deployment in (limited, short, short):
+            assert site.submit(deployment).wait_until_ended().is_completed()
+        long = site.submit(short, seconds=600)
+        ahead = site.submit(short)
+        of_limited = site.submit(limited)
+        assert long.pid
+        wait_for(lambda: ahead.state.message == "No process was free for it.", "the wait to end")
+        assert ahead.state.is_scheduled()
+
+        site.start_worker(name="second")
+
+        for job in (ahead, of_limited):
+            assert job.wait_until_ended(10).is_completed()
+            assert len(job.lines("began")) == 1
+        assert long.state.is_running()
+        assert count_claims(site, ahead) == 2
+        assert count_claims(site, of_limited) == 1
+    finally:
+        site.stop_workers()
+
+
+def count_claims(site: Site, job: Job) -> int:
+    states = site.client.read_flow_run_states(job.id)
+    return sum(state.is_pending() for state in states)
 
 
 @pytest.mark.usefixtures("paused_pool")

@@ -80,11 +80,21 @@ def test_the_infrastructure_id_names_the_worker_and_the_process(site: Site) -> N
     assert infrastructure.split(":")[5] == job.lines("pid")[0]
 
 
+def test_the_run_that_a_flow_sees_is_that_of_the_server(site: Site) -> None:
+    job = site.submit("compare_with_server", name="us")
+
+    assert job.wait_until_ended().is_completed()
+    assert job.read().name == "named by us"
+    # at its first attempt, for which the server is not asked, and at the second
+    assert job.lines("differ") == ["[]", "[]"]
+
+
 def test_an_asynchronous_flow_runs(site: Site) -> None:
     job = site.submit("wait_asynchronously")
 
     assert job.wait_until_ended().is_completed()
     assert len(job.lines("ended")) == 1
+    assert (job.read().infrastructure_pid or "").split(":")[5] == str(job.pid)
 
 
 def test_a_flow_is_retried_in_its_process(site: Site) -> None:
@@ -111,6 +121,43 @@ def test_a_flow_whose_code_is_missing_crashes_and_says_so(site: Site) -> None:
 
     assert state.is_crashed()
     assert "could not be loaded: ModuleNotFoundError" in (state.message or "")
+
+
+def test_a_job_whose_parameters_do_not_fit_fails_in_a_process_that_has_run_others(
+    site: Site,
+) -> None:
+    deployment = site.deploy("talk", enforce_parameter_schema=False)
+    # as many as there are processes, so that none is new
+    before = [site.submit(deployment) for _ in range(2)]
+    assert all(job.wait_until_ended().is_completed() for job in before)
+
+    job = site.submit(deployment, unknown=1)
+
+    assert job.wait_until_ended().is_crashed()
+    wait_for(lambda: "SignatureMismatchError" in read_logs(site, job), "the reason in its log")
+
+
+def test_a_process_that_vanishes_without_an_error_ends_its_job_as_crashed(site: Site) -> None:
+    job = site.submit("vanish")
+
+    state = job.wait_until_ended()
+
+    assert state.is_crashed()
+    assert "did not say how the flow run ended" in (state.message or "")
+    assert len(job.lines("began")) == 1
+
+
+def test_a_module_that_exits_when_it_is_imported_crashes_its_jobs_and_says_so(
+    site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "leaving_flow.py").write_text("import sys\nsys.exit(0)\n")
+    options = {"working_dir": str(tmp_path)}
+    deployment = site.deploy("leave", entrypoint="leaving_flow.leave", job_variables=options)
+
+    state = site.submit(deployment).wait_until_ended()
+
+    assert state.is_crashed()
+    assert "could not be loaded: SystemExit" in (state.message or "")
 
 
 def test_an_environment_that_needs_a_new_interpreter_runs_cold_and_the_log_says_why(

@@ -6,7 +6,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 
 from pygeoapi_prefect.worker.candidates import Candidates, Rivals
-from pygeoapi_prefect.worker.decisions import Owner
+from pygeoapi_prefect.worker.owner import Owner
 
 HIGH, LOW = UUID(int=1), UUID(int=2)
 
@@ -21,7 +21,11 @@ def make_runs(count: int, queue: UUID = HIGH) -> list[FlowRun]:
 
 
 def take_all(candidates: Candidates) -> list[FlowRun]:
-    return [candidates.pop() for _ in range(len(candidates))]
+    taken = []
+    while candidates:
+        taken.append(candidates.choose())
+        candidates.drop(taken[-1].id)
+    return taken
 
 
 @pytest.fixture
@@ -73,7 +77,7 @@ class TestOneWorker:
         with candidates.being_listed():
             candidates.renew([run])
 
-        assert candidates.pop() == run
+        assert candidates.choose() == run
 
     def test_a_run_that_was_refused_does_not_keep_others_back(self, candidates: Candidates) -> None:
         first, second = make_runs(2)

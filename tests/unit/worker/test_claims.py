@@ -9,7 +9,8 @@ from prefect.client.schemas.responses import DeploymentResponse
 
 from pygeoapi_prefect.worker.claims import Prepared, prepare
 from pygeoapi_prefect.worker.configuration import PygeoapiJobConfiguration
-from pygeoapi_prefect.worker.decisions import PROCESS_VARIABLE, Owner
+from pygeoapi_prefect.worker.owner import Owner
+from pygeoapi_prefect.worker.start import PROCESS_VARIABLE
 
 OWNER = Owner(worker="w", machine="here", pid=1, started=1)
 

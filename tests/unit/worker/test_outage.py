@@ -8,6 +8,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from pygeoapi_prefect.worker import PygeoapiWorkerSettings
+from pygeoapi_prefect.worker.api import is_outage
 from pygeoapi_prefect.worker.child import settings_of_jobs
 
 OUTAGE_SECONDS = 120.0
@@ -58,3 +59,27 @@ def test_that_is_more_than_prefect_itself_waits(api: Api) -> None:
 
 def test_a_worker_keeps_the_ends_of_jobs_for_longer() -> None:
     assert PygeoapiWorkerSettings().api_outage_seconds > OUTAGE_SECONDS
+
+
+def refusal(status: int, text: str = "") -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", "http://prefect.invalid/api")
+    response = httpx.Response(status, text=text, request=request)
+    return httpx.HTTPStatusError(text, request=request, response=response)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError("away"),
+        *map(refusal, (408, 425, 429, 500, 502, 503, 504)),
+        refusal(403, '{"detail":"Invalid CSRF token or client identifier."}'),
+        refusal(403, '{"detail":"Missing CSRF token."}'),
+    ],
+)
+def test_what_may_be_otherwise_soon_is_waited_for(error: httpx.HTTPError) -> None:
+    assert is_outage(error)
+
+
+@pytest.mark.parametrize("error", [*map(refusal, (400, 401, 403, 404, 409, 422)), ValueError()])
+def test_what_stays_as_it_is_is_no_outage(error: Exception) -> None:
+    assert not is_outage(error)

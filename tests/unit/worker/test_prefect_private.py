@@ -6,13 +6,20 @@ before allowing that version.
 
 import inspect
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
+from uuid import uuid4
 
 import pytest
-from prefect import flow_engine
+from prefect import flow, flow_engine
 from prefect._internal import control_listener
-from prefect.client.orchestration import SyncPrefectClient
+from prefect._internal.attempt_control import EngineOutcomeReceipt
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import Abort, Pause
+from prefect.logging.loggers import flow_run_logger
 from prefect.runner._hook_runner import HookRunner
 from prefect.utilities.engine import capture_sigterm
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
@@ -46,6 +53,10 @@ def test_the_engine_uses_the_client_of_the_context_that_is_open() -> None:
     assert "SyncClientContext.get_or_create()" in inspect.getsource(
         flow_engine.FlowRunEngine.initialize_run
     )
+    assert "AsyncClientContext.get_or_create()" in inspect.getsource(
+        flow_engine.AsyncFlowRunEngine.initialize_run
+    )
+    assert inspect.iscoroutinefunction(flow_engine.run_flow_async)
 
 
 def test_the_engine_asks_why_sigterm_came() -> None:
@@ -70,14 +81,89 @@ def test_while_a_flow_runs_the_engine_learns_why_sigterm_comes() -> None:
         control_listener.reset_for_testing()
 
 
+@flow
+def takes_nothing() -> None:
+    """A flow that has not to run."""
+
+
+def no_stamp(_: PrefectClient) -> None:
+    """For runs that come to no client."""
+
+
+@pytest.fixture
+def reported_end() -> Iterator[None]:
+    """The engine of this process has told how a run ended."""
+    control_listener.report_engine_outcome(EngineOutcomeReceipt.orchestration_aborted())
+    assert control_listener.engine_outcome_is_handled()
+    yield
+    control_listener.reset_for_testing()
+
+
+@pytest.mark.usefixtures("reported_end")
+def test_the_end_of_one_run_says_nothing_of_the_next() -> None:
+    run = FlowRun(flow_id=uuid4(), parameters={"unknown": 1})
+
+    exit_code = prefect_private.run_flow(takes_nothing, run, flow_run_logger(run), no_stamp)
+
+    assert exit_code == 1
+    assert not control_listener.engine_outcome_is_handled()
+
+
+@pytest.mark.usefixtures("reported_end")
+@pytest.mark.parametrize("error", [Abort("no"), Pause("later")])
+def test_what_prefect_has_decided_is_an_end_that_it_knows(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raise_error(*_: object, **__: object) -> None:
+        raise error
+
+    run = FlowRun(flow_id=uuid4())
+    monkeypatch.setattr(flow_engine, "run_flow", raise_error)
+
+    assert prefect_private.run_flow(takes_nothing, run, flow_run_logger(run), no_stamp) == 0
+
+
+@pytest.mark.usefixtures("reported_end")
+def test_a_process_that_exits_well_has_not_told_how_the_run_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def leave(*_: object, **__: object) -> None:
+        sys.exit(0)
+
+    run = FlowRun(flow_id=uuid4())
+    monkeypatch.setattr(flow_engine, "run_flow", leave)
+
+    assert prefect_private.run_flow(takes_nothing, run, flow_run_logger(run), no_stamp) == 1
+
+
 def test_heartbeats_are_off_where_their_setting_is_none() -> None:
     source = inspect.getsource(flow_engine._send_heartbeats)
 
     assert "heartbeat_seconds is None" in source
 
 
+def test_the_engine_reads_a_run_again_after_it_has_set_it_running() -> None:
+    read = inspect.getsource(flow_engine.FlowRunEngine.setup_run_context)
+    keep = inspect.getsource(flow_engine.FlowRunEngine.set_state)
+
+    assert "self.flow_run = client.read_flow_run(self.flow_run.id)" in read
+    # the copy that the engine was given has the accepted state
+    assert re.search(r"self\.flow_run\.state = state\b", keep)
+    assert parameters_of(SyncPrefectClient.read_flow_run) == ["self", "flow_run_id"]
+
+
 def test_the_default_result_storage_is_read_through_the_client() -> None:
     assert parameters_of(SyncPrefectClient.read_server_default_result_storage) == ["self"]
+
+
+@pytest.mark.parametrize(("value", "by_engine"), [("false", False), ("true", True)])
+def test_the_engine_leaves_hooks_to_the_worker_where_a_variable_says_so(
+    monkeypatch: pytest.MonkeyPatch, value: str, by_engine: bool
+) -> None:
+    engine = flow_engine.FlowRunEngine(flow=takes_nothing)
+    monkeypatch.setenv(prefect_private.ENGINE_RUNS_HOOKS, value)
+
+    assert engine._engine_owns_cancellation_handling() is by_engine
 
 
 def test_hooks_are_run_for_a_flow_run_and_a_state() -> None:

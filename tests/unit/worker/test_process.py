@@ -71,3 +71,23 @@ def test_a_leader_can_be_spared(
 
     assert leader.poll() is None
     assert not any(_runs(process) for process in others)
+
+
+def test_a_process_that_may_not_be_ended_keeps_no_other_from_it(
+    family: tuple["subprocess.Popen[str]", list[psutil.Process]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader, (inside, outside) = family
+    kill = psutil.Process.kill
+
+    def kill_but_one(process: psutil.Process) -> None:
+        if process.pid == leader.pid:
+            raise psutil.AccessDenied(process.pid)
+        kill(process)
+
+    monkeypatch.setattr(psutil.Process, "kill", kill_but_one)
+
+    kill_session(leader.pid)
+
+    monkeypatch.undo()
+    assert leader.poll() is None
+    assert not any(map(_runs, (inside, outside)))
