@@ -179,6 +179,15 @@ class ManagerConfiguration(_Configuration):
             "larger ones go to the result storage. (Prefect takes 512 KiB at most.)",
         ),
     ] = 32_768
+    max_request_bytes: Annotated[
+        int,
+        Field(
+            gt=0,
+            description="Requests with a larger body are refused (413). A server needs several "
+            "times as much memory for each request that it works on; files that are larger are "
+            "for inputs by reference.",
+        ),
+    ] = 256 * 1024**2
     publish_logs: Annotated[
         LogPublication,
         Field(

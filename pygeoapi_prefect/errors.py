@@ -9,6 +9,7 @@
     ├─ UnknownProcess          (UnknownProcessError)     404
     ├─ JobNotFound             (JobNotFoundError)        404
     ├─ LogNotPublished                                   403
+    ├─ UnsupportedMediaType                              415
     ├─ ResultUnavailable       (JobResultNotFoundError)
     │  ├─ ResultNotReady                                 404
     │  ├─ ResultMissing                                  404
@@ -86,6 +87,12 @@ class LogNotPublished(PygeoapiPrefectError):
     """The operator keeps the logs of jobs from clients."""
 
     http_status_code = HTTPStatus.FORBIDDEN
+
+
+class UnsupportedMediaType(PygeoapiPrefectError):
+    """The body of a request is not declared to be what it has to be."""
+
+    http_status_code = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class ResultUnavailable(PygeoapiPrefectError, JobResultNotFoundError):

@@ -5,14 +5,14 @@ from typing import Any
 from pydantic_core import from_json
 from pygeoapi.api import API
 
-from pygeoapi_prefect.api.answers import Answer
+from pygeoapi_prefect.api.answers import JSON_MEDIA_TYPE, Answer
 from pygeoapi_prefect.api.job_pages import results_page
 from pygeoapi_prefect.api.jobs import accepted_answer
 from pygeoapi_prefect.api.problems import error_answer
 from pygeoapi_prefect.api.request import Preferences, Request
 from pygeoapi_prefect.api.results import result_answer
 from pygeoapi_prefect.api.service import job_url, manager_of
-from pygeoapi_prefect.errors import InvalidRequest, ResultUnavailable
+from pygeoapi_prefect.errors import InvalidRequest, ResultUnavailable, UnsupportedMediaType
 from pygeoapi_prefect.jobs import Job
 from pygeoapi_prefect.schemas import JobStatus, RequestedProcessExecutionMode
 
@@ -23,10 +23,16 @@ def execute(api: API, request: Request, process_id: str) -> Answer:
     """Execute a process, and return its result, or its job if that goes on.
 
     Raises:
+        UnsupportedMediaType: The body is declared to be something else than JSON.
         UnknownProcess: There is no such process.
         InvalidRequest: The body is no execute request, or does not fit the process.
         ExecutionError: The job could not be made.
     """
+    if not request.is_declared_as_json:
+        raise UnsupportedMediaType(
+            f"Content-Type: must be {JSON_MEDIA_TYPE}; with curl, add "
+            f"-H 'Content-Type: {JSON_MEDIA_TYPE}'"
+        )
     manager = manager_of(api)
     manager.process(process_id)
     preferences = request.preferences()

@@ -227,6 +227,7 @@ _ERRORS: Final = {
     "404": ("NotFound", "There is no such thing"),
     "410": ("Gone", "The job was dismissed, and has no results"),
     "413": ("TooLarge", "The request is too large"),
+    "415": ("UnsupportedMediaType", "The request is not declared to be JSON"),
     "416": ("RangeNotSatisfiable", "The result has no such bytes"),
     "500": ("ServerError", "The job failed, or the server did"),
     "503": ("Unavailable", "The server behind this one does not answer; try again later"),
@@ -459,7 +460,7 @@ def _describe_process(path: str, operations: Json) -> None:
 def _describe_execution(operation: Json) -> None:
     operation["parameters"] = _refs("parameters", "prefer")
     operation["responses"] = {
-        **_answers("Results", "400", "404", "410", "413", "500"),
+        **_answers("Results", "400", "404", "410", "413", "415", "500"),
         "201": {"$ref": f"{_RESPONSES}/Accepted"},
         "204": {"$ref": f"{_RESPONSES}/References"},
     }

@@ -12,12 +12,11 @@ from pygeoapi import l10n
 from pygeoapi.api import APIRequest
 from pygeoapi.formats import F_HTML, F_JSON, FORMAT_TYPES
 from werkzeug.datastructures import MIMEAccept
-from werkzeug.http import parse_accept_header, parse_list_header
+from werkzeug.http import parse_accept_header, parse_list_header, parse_options_header
 
-from pygeoapi_prefect.errors import InvalidParameter
+from pygeoapi_prefect.errors import InvalidParameter, RequestTooLarge
 from pygeoapi_prefect.schemas import ReturnPreference
 
-MAX_BODY_BYTES: Final = 1024**3
 LIMIT_DEFAULT: Final = 10
 LIMIT_MAX: Final = 10_000
 MAX_INTEGER: Final = 2**31 - 1
@@ -73,6 +72,19 @@ class Request(APIRequest):
         for name, value in _parameters_of(request):
             params.setdefault(name, value)
         return params
+
+    @property
+    def is_declared_as_json(self) -> bool:
+        """Whether the body is JSON by what the client says, or by what it need not say.
+
+        Browsers let any page send forms and plain text here, and bodies without a type, but
+        JSON only where this service allows it (CORS). They are known by ``Origin``, which they
+        send with all that pages post.
+        """
+        media_type = parse_options_header(self.field("content-type"))[0].lower()
+        if not media_type:
+            return not self.field("origin")
+        return media_type == FORMAT_TYPES[F_JSON] or media_type.endswith("+json")
 
     @property
     def accept(self) -> MIMEAccept:
@@ -180,6 +192,11 @@ class Request(APIRequest):
     def preferences(self) -> "Preferences":
         """Return what the ``Prefer`` fields say."""
         return Preferences.of(self.field("prefer"))
+
+
+def too_large(limit: int) -> RequestTooLarge:
+    """Return the error that a body of more bytes than a limit is."""
+    return RequestTooLarge(f"the body is over {limit} bytes, which is all that this server takes")
 
 
 def _parameters_of(request: Any) -> list[tuple[str, str]]:

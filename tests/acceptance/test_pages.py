@@ -400,7 +400,6 @@ def test_the_definition_of_the_api_is_shown_and_tried(visit: Visit) -> None:
     expect(answer).to_contain_text("numberReturned")
 
 
-
 def test_a_page_goes_on_when_the_server_is_back(visit: Visit) -> None:
     path = visit.service.submit("showcase", {"name": "Ada", "seconds": 2})
     page = visit.open(f"{path}?f=html")

@@ -7,7 +7,7 @@ import pytest
 from pygeoapi_prefect.api.execution import parsed_request
 from pygeoapi_prefect.errors import InvalidRequest
 
-from .conftest import URL, Service, Table
+from .conftest import FRAMEWORKS, URL, Service, Table
 
 EXECUTION = "/processes/table/execution"
 
@@ -53,6 +53,47 @@ def test_a_request_that_does_not_fit_makes_no_job(service: Service, members: Any
     assert answer.status == 400
     assert answer.json["code"] == "InvalidParameterValue"
     assert service.gateway.runs == {}
+
+
+ORIGIN = {"Origin": "https://elsewhere.example"}
+
+
+@pytest.mark.parametrize("service", FRAMEWORKS, indirect=True)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        # what a page may send to any service without asking it first
+        {"Content-Type": "text/plain", **ORIGIN},
+        {"Content-Type": "multipart/form-data; boundary=x", **ORIGIN},
+        {"Content-Type": "text/plain; charset=application/json", **ORIGIN},
+        ORIGIN,
+        # what curl has by default
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "text/plain, application/json"},
+    ],
+)
+def test_what_is_not_declared_to_be_json_makes_no_job(
+    service: Service, headers: dict[str, str]
+) -> None:
+    answer = service.send("POST", EXECUTION, {}, headers)
+
+    assert answer.status == 415
+    assert "-H 'Content-Type: application/json'" in answer.json["detail"]
+    assert service.gateway.runs == {}
+
+
+@pytest.mark.parametrize("service", FRAMEWORKS, indirect=True)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Content-Type": "application/json"},
+        {"Content-Type": "Application/JSON; charset=utf-8", **ORIGIN},
+        {"Content-Type": "application/geo+json", **ORIGIN},
+    ],
+)
+def test_what_is_json_or_says_nothing_is_taken(service: Service, headers: dict[str, str]) -> None:
+    assert service.send("POST", EXECUTION, {}, headers).status == 200
 
 
 def test_an_unknown_process_is_not_found(service: Service) -> None:

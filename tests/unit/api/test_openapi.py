@@ -70,6 +70,8 @@ def test_every_operation_tells_its_errors(document: dict[str, Any]) -> None:
             assert {"400", "500", "503"} <= operation["responses"].keys()
             if "{}" in path or path.count("/") > 1:
                 assert "404" in operation["responses"]
+            if path.endswith("/execution"):
+                assert {"413", "415"} <= operation["responses"].keys()
 
 
 def test_the_list_of_jobs_has_all_parameters_of_the_standard(document: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ def answered(service: Service, error: Exception, *headers: tuple[str, str]) -> A
         raise error
 
     request = make_request("flask", service.api.locales, "/jobs/a%20b", headers=headers)
-    return routes.answer(service.api, request, fail, {})
+    return routes.answer(service.api, request, routes.Route("GET", "/jobs/{job_id}", fail), {})
 
 
 def test_a_problem_has_the_members_of_rfc_7807_and_those_of_pygeoapi(service: Service) -> None:
