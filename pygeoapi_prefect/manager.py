@@ -340,7 +340,8 @@ class PrefectManager(BaseManager):
 
     def outputs(self, job: Job) -> dict[str, Output]:
         """Return the outputs of a job, none of them read. Raises as `result` does."""
-        require_successful(job)
+        if failure := failure_of(job):
+            raise failure
         storage = self._storage(job)
         found: Mapping[str, StoredOutput | tuple[bytes, str]]
         existing = self._existing_deployment_of(job)
@@ -649,17 +650,19 @@ def _listed(output_ids: Iterable[str]) -> str:
     return ", ".join(map(repr, output_ids))
 
 
-def require_successful(job: Job) -> None:
-    """Raise why a job has no results, if it has none; see `PrefectManager.result`."""
+def failure_of(job: Job) -> ResultUnavailable | None:
+    """Return why a job has no results, if it has none; see `PrefectManager.result`."""
     match job.status:
         case JobStatus.accepted | JobStatus.running:
-            raise ResultNotReady(f"job {job.job_id} is {job.status}; it has no results yet")
+            return ResultNotReady(f"job {job.job_id} is {job.status}; it has no results yet")
         case JobStatus.failed if job.error_name in CLIENTS_ERRORS:
-            raise JobRefused(f"job {job.job_id} failed: {job.message}")
+            return JobRefused(f"job {job.job_id} failed: {job.message}")
         case JobStatus.failed:
-            raise JobFailed(f"job {job.job_id} failed: {job.message}")
+            return JobFailed(f"job {job.job_id} failed: {job.message}")
         case JobStatus.dismissed:
-            raise JobWasDismissed(f"job {job.job_id} was dismissed")
+            return JobWasDismissed(f"job {job.job_id} was dismissed")
+        case _:
+            return None
 
 
 def _job_dict(job: Job) -> dict[str, Any]:

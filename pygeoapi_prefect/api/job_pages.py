@@ -91,8 +91,8 @@ def job_list_page(
             "process_ids": sorted(job_filter.process_ids or ()),
             "statuses": sorted(job_filter.statuses or ()),
             "datetime": request.params.get("datetime") or "",
-            "min_duration": request.params.get("minDuration") or "",
-            "max_duration": request.params.get("maxDuration") or "",
+            "min_duration": ",".join(request.strings("minDuration")),
+            "max_duration": ",".join(request.strings("maxDuration")),
             "is_set": job_filter != JobFilter(),
         },
     }

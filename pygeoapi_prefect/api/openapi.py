@@ -249,7 +249,9 @@ def _parameters() -> Json:
             {"type": "string", "enum": ["json", "html"]},
         ),
         "lang": _query(
-            "lang", "Language of texts, as in `en-US`", {"type": "string", "pattern": "^[a-z]{2}$"}
+            "lang",
+            "Language of texts, as in `en-US`",
+            {"type": "string", "pattern": "^[a-z]{2}(-[A-Z]{2})?$"},
         ),
         "limit": _query(
             "limit",
@@ -263,7 +265,7 @@ def _parameters() -> Json:
         ),
         "offset": _query(
             "offset",
-            "Where the response starts; follow `next` and `prev` links rather than counting",
+            "Where the response starts; follow links (`next`, `prev`, `first`), do not count",
             {"type": "integer", "minimum": 0, "default": 0},
         ),
         "jobType": _list_query("type", "Type of the jobs", {"type": "string", "enum": [JOB_TYPE]}),
@@ -277,15 +279,15 @@ def _parameters() -> Json:
             "which may be `..`, as in `2030-01-01T00:00:00Z/..`",
             {"type": "string", "example": "2030-01-01T00:00:00Z/.."},
         ),
-        "minDuration": _query(
+        "minDuration": _list_query(
             "minDuration",
             "How many seconds the jobs ran, or have been running, at least",
-            {"type": "number", "minimum": 0},
+            {"type": "integer", "minimum": 0},
         ),
-        "maxDuration": _query(
+        "maxDuration": _list_query(
             "maxDuration",
             "How many seconds the jobs ran, or have been running, at most",
-            {"type": "number", "minimum": 0},
+            {"type": "integer", "minimum": 0},
         ),
         "prefer": {
             "name": "Prefer",

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pygeoapi import l10n
 from pygeoapi.api import APIRequest
-from pygeoapi.formats import F_HTML, F_JSON, FORMAT_TYPES
+from pygeoapi.formats import F_HTML, F_JSON, F_JSONLD, FORMAT_TYPES
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header, parse_list_header, parse_options_header
 
@@ -100,7 +100,7 @@ class Request(APIRequest):
         # pygeoapi divides by the quality, and fails where it is zero or no number
         if format_ := str(self._args.get("f") or "").strip():
             return format_
-        known = {media_type.partition(";")[0]: name for name, media_type in FORMAT_TYPES.items()}
+        known = {FORMAT_TYPES[name]: name for name in (F_HTML, F_JSON, F_JSONLD)}
         for media_type, quality in self.accept:
             if quality > 0 and media_type in known:
                 return str(known[media_type])
@@ -156,15 +156,17 @@ class Request(APIRequest):
         """Return where a page starts."""
         return self.integer("offset", 0, minimum=0, maximum=MAX_INTEGER)
 
-    def number(self, name: str) -> float | None:
-        """Return a parameter that is a number, 0 or more."""
-        text = self.params.get(name)
-        if text is None:
-            return None
-        if not _ONE_NUMBER.fullmatch(text):
-            raise InvalidParameter(f"{name}: must be a number of seconds, 0 or more")
+    def durations(self, name: str) -> list[float]:
+        """Return a parameter that lists numbers of seconds, 0 or more; version 2.0 has one."""
+        if name not in self.params:
+            return []
+        texts = self.strings(name)
+        if not texts or not all(map(_ONE_NUMBER.fullmatch, texts)):
+            raise InvalidParameter(
+                f"{name}: must be a number of seconds, 0 or more; several are separated by commas"
+            )
         # as datetime goes: nothing has run for longer than a century
-        return min(float(text), 3.2e9)
+        return [min(float(text), 3.2e9) for text in texts]
 
     def interval(self, name: str) -> tuple[dt.datetime | None, dt.datetime | None]:
         """Return a parameter that is a time or an interval, as first and last moment.

@@ -143,6 +143,40 @@ def test_a_wait_that_runs_out_becomes_an_asynchronous_answer(service: Service, p
     assert service.send("GET", f"/jobs/{job_id}").json["status"] == "successful"
 
 
+@pytest.mark.parametrize("prefer", ["wait=9999", "respond-async, wait=9999"])
+def test_who_is_waited_for_less_than_wanted_is_told_so(service: Service, prefer: str) -> None:
+    service.gateway.worker = None
+    changed = {"sync_job_execution_timeout_seconds": 0.001}
+    service.manager.configuration = service.manager.configuration.model_copy(update=changed)
+
+    answer = service.send("POST", EXECUTION, {}, {"Prefer": prefer})
+
+    assert answer.status == 201
+    assert answer.headers["Preference-Applied"] == prefer.replace("9999", "0")
+
+
+def test_who_cannot_be_waited_for_is_told_nothing_of_waiting(service: Service) -> None:
+    service.manager.processes["later"] = {
+        "type": "process",
+        "processor": {"name": "HelloWorld", "job_control_options": ["async-execute"]},
+    }
+    body = {"inputs": {"name": "you"}}
+
+    answer = service.send("POST", "/processes/later/execution", body, {"Prefer": "wait=5"})
+
+    assert answer.status == 201
+    assert "Preference-Applied" not in answer.headers
+
+
+def test_a_page_too_says_what_was_done_as_preferred(service: Service) -> None:
+    headers = {"Prefer": "respond-async, wait=10, return=minimal", "Accept": "text/html"}
+
+    answer = service.send("POST", EXECUTION, {}, headers)
+
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html")
+    assert answer.headers["Preference-Applied"] == "wait=10"
+
+
 def test_who_prefers_little_gets_links(service: Service) -> None:
     prefer = {"Prefer": "return=minimal"}
 
