@@ -31,7 +31,9 @@ catches. HTTP status and OGC exception code are class attributes and nowhere els
 Messages reach clients: they hold no path, address, credential or stack trace.
 """
 
+from collections.abc import Iterable
 from http import HTTPStatus
+from typing import NamedTuple
 
 from pygeoapi.process.base import (
     JobNotFoundError,
@@ -153,11 +155,33 @@ class ExecutionError(PygeoapiPrefectError, ProcessorExecuteError):
         self.detail = message
 
 
+class Flaw(NamedTuple):
+    """One thing that is wrong with an execute request.
+
+    Attributes:
+        path: Names of the members that lead to it.
+        reason: What is wrong there.
+        text: The same as a part of a message, which says where too.
+    """
+
+    path: tuple[str, ...]
+    reason: str
+    text: str
+
+
 class InvalidRequest(ExecutionError):
-    """The execute request does not fit the process; no job was made."""
+    """The execute request does not fit the process; no job was made.
+
+    Attributes:
+        flaws: What the message names, where it names several things.
+    """
 
     http_status_code = HTTPStatus.BAD_REQUEST
     ogc_exception_code = "InvalidParameterValue"
+
+    def __init__(self, message: str, flaws: Iterable[Flaw] = ()) -> None:
+        super().__init__(message)
+        self.flaws = (*flaws,)
 
 
 class RequestTooLarge(ExecutionError):

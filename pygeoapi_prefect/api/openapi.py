@@ -132,7 +132,7 @@ def ogc_schemas() -> Json:
     - defaults that are lists where a text is meant, and a required member that does not exist;
     - ``oneOf`` between a text and base64, or a number and an integer, which no text and no
       integer can satisfy;
-    - ``statusInfo`` has the members that version 2.0 adds.
+    - ``statusInfo`` has the members that version 2.0 adds, and ``exception`` those of ours.
     """
     folder = resources.files(__package__) / "ogc"
     schemas: Json = {
@@ -151,6 +151,21 @@ def ogc_schemas() -> Json:
     schemas["statusInfo"]["properties"] |= {
         "id": {"type": "string"},
         "exception": {"$ref": f"{_SCHEMAS}/exception"},
+    }
+    schemas["exception"]["properties"]["errors"] = {
+        "type": "array",
+        "description": "What is wrong with an execute request, where that is several things",
+        "items": {
+            "type": "object",
+            "required": ["pointer", "detail"],
+            "properties": {
+                "pointer": {
+                    "type": "string",
+                    "description": "Where in the request (RFC 6901), such as `/inputs/name`",
+                },
+                "detail": {"type": "string"},
+            },
+        },
     }
     schemas["jobList"]["properties"] |= {
         "numberMatched": {

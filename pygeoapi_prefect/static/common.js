@@ -71,11 +71,12 @@ export function localiseTimes(root) {
   }
 }
 
-/** What is wrong, as the server says it. */
+/** What is wrong, as the server says it; `errors` are {pointer, detail} of parts of a request. */
 export class Problem extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, errors = []) {
     super(detail);
     this.status = status;
+    this.errors = errors;
   }
 }
 
@@ -88,17 +89,17 @@ export async function request(url, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, t("The server cannot be reached."));
   }
-  if (!response.ok) throw new Problem(response.status, await detailOf(response));
+  if (!response.ok) throw await problemOf(response);
   return response;
 }
 
-async function detailOf(response) {
+async function problemOf(response) {
   const text = await response.text();
   try {
-    const problem = JSON.parse(text);
-    return String(problem.detail ?? problem.description ?? problem.title ?? text);
+    const { detail, description, title, errors } = JSON.parse(text);
+    return new Problem(response.status, String(detail ?? description ?? title ?? text), errors);
   } catch {
-    return `${response.status} ${response.statusText}`.trim();
+    return new Problem(response.status, `${response.status} ${response.statusText}`.trim());
   }
 }
 

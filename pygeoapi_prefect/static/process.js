@@ -177,18 +177,22 @@ function showFormProblem(message) {
 /** Show what the server has to say next to the inputs that it is about, the rest at the button. */
 function showProblem(problem) {
   const others = [];
-  let first = null;
-  for (const part of problem.message.split(/; (?=(?:input|unknown|output|and \d+ more)\b)/)) {
-    const [, inputId, what] = /^input '((?:[^'\\]|\\.)*)'[^:]*: (.*)$/s.exec(part) ?? [];
-    const field = fields.get(inputId);
-    if (field) {
-      field.show(what);
-      first ??= field;
-    } else others.push(part);
+  const found = new Map();
+  for (const { pointer, detail } of problem.errors) {
+    const [part, name] = pointer.slice(1).split("/").map(unescaped);
+    const field = part === "inputs" ? fields.get(name) : undefined;
+    if (field) found.set(field, [...(found.get(field) ?? []), detail]);
+    else others.push(name === undefined ? detail : `${name}: ${detail}`);
   }
-  if (first) others.unshift(t("Some inputs need attention."));
-  showFormProblem(others.join("\n") || t("The request was refused."));
-  first?.focus();
+  for (const [field, details] of found) field.show(details.join("\n"));
+  if (found.size) others.unshift(t("Some inputs need attention."));
+  showFormProblem(others.join("\n") || problem.message || t("The request was refused."));
+  [...found.keys()][0]?.focus();
+}
+
+/** A name in a JSON pointer, as it is elsewhere. */
+function unescaped(name) {
+  return name.replaceAll("~1", "/").replaceAll("~0", "~");
 }
 
 form.addEventListener("submit", async (event) => {

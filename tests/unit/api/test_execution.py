@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from pygeoapi_prefect.api.execution import parsed_request
-from pygeoapi_prefect.errors import InvalidRequest
+from pygeoapi_prefect.api.problems import problem_of
+from pygeoapi_prefect.errors import Flaw, InvalidRequest
 
 from .conftest import FRAMEWORKS, URL, Service, Table
 
@@ -53,6 +54,29 @@ def test_a_request_that_does_not_fit_makes_no_job(service: Service, members: Any
     assert answer.status == 400
     assert answer.json["code"] == "InvalidParameterValue"
     assert service.gateway.runs == {}
+
+
+def test_each_thing_that_is_wrong_is_told_with_its_place(service: Service) -> None:
+    members = {"inputs": {"fail": 5, "fial": ""}, "outputs": {"note": {"format": "odd"}}}
+
+    answer = service.send("POST", EXECUTION, members)
+
+    problem = answer.json
+    assert [(one["pointer"], one["detail"]) for one in problem["errors"]] == [
+        ("/inputs", "unknown input 'fial' (did you mean 'fail'?)"),
+        ("/inputs/fail", "5 is not of type string"),
+    ]
+    assert problem["detail"] == (
+        "unknown input 'fial' (did you mean 'fail'?); input 'fail': 5 is not of type string"
+    )
+    of_outputs = service.send("POST", EXECUTION, {"outputs": members["outputs"]}).json["errors"]
+    assert [one["pointer"] for one in of_outputs] == ["/outputs/note"]
+
+
+def test_a_place_is_a_json_pointer() -> None:
+    error = InvalidRequest("x", [Flaw(("inputs", "a/b~c"), "no", "input 'a/b~c': no")])
+
+    assert problem_of(error, "")["errors"] == [{"pointer": "/inputs/a~1b~0c", "detail": "no"}]
 
 
 ORIGIN = {"Origin": "https://elsewhere.example"}
