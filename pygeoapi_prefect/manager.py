@@ -13,7 +13,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from pathlib import Path
 from typing import Any, Final
 
 from pygeoapi.process.base import BaseProcessor
@@ -26,9 +25,9 @@ from pygeoapi_prefect.callbacks import Courier, check_subscriber, results_docume
 from pygeoapi_prefect.config import (
     DeploymentConfiguration,
     LogPublication,
-    load_configuration,
     parse_manager,
 )
+from pygeoapi_prefect.configuration_file import Configuration
 from pygeoapi_prefect.discovery import Discovery, LiveResources
 from pygeoapi_prefect.errors import (
     ConfigurationError,
@@ -412,12 +411,7 @@ class PrefectManager(BaseManager):
 
     def prune(self, rule: RetentionRule) -> Iterator[Removal]:
         """Remove the jobs that a rule does not keep; see `retention.prune`."""
-
-        def remove(job: Job) -> bool:
-            self.remove(job)
-            return True
-
-        return retention.prune(self.gateway, rule, dt.datetime.now(dt.UTC), remove)
+        return retention.prune(self.gateway, rule, dt.datetime.now(dt.UTC), self.remove)
 
     def start_background_work(self) -> None:
         """Begin to do what a server does beside requests, if it is not done yet.
@@ -628,16 +622,11 @@ class PrefectManager(BaseManager):
         return Output(output_id=output_id, media_type=media_type, content=content, url=url)
 
 
-def manager_of_commands(config_path: Path) -> PrefectManager:
-    """Return a manager for a command, which does nothing but what it is told to.
-
-    Raises:
-        ConfigurationError: The configuration cannot be used.
-    """
-    configuration = load_configuration(config_path)
-    definition = configuration.manager.model_dump(mode="json")
-    gateway = ApiGateway()
-    return PrefectManager({**definition, "processes": configuration.process_resources}, gateway)
+def manager_of_commands(configuration: Configuration) -> PrefectManager:
+    """Return a manager for a command, which does nothing but what it is told to."""
+    definition = configuration.content["server"]["manager"]
+    processes = dict(configuration.process_resources)
+    return PrefectManager({**definition, "processes": processes}, ApiGateway())
 
 
 def _accepted(job: Job) -> ExecutionAnswer:

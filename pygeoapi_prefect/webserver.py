@@ -24,7 +24,8 @@ from jsonschema import ValidationError
 from pygeoapi.config import validate_config
 from pygeoapi.openapi import get_oas
 
-from pygeoapi_prefect.config import Configuration, load_configuration, parse_process
+from pygeoapi_prefect.config import parse_process
+from pygeoapi_prefect.configuration_file import Configuration, load_configuration
 from pygeoapi_prefect.errors import ConfigurationError
 
 FLASK_MODULE = "pygeoapi_prefect.api.flask_app"
