@@ -120,13 +120,13 @@ def deploy(config: Path, dry_run: bool, prune: bool) -> None:
     from rich.console import Console
 
     from pygeoapi_prefect.deployments import planned
-    from pygeoapi_prefect.stack import check_prefect_api
+    from pygeoapi_prefect.prefect_api import require_api
     from pygeoapi_prefect.webserver import read_configuration
 
-    read_configuration(config)
-    check_prefect_api()
+    configuration = read_configuration(config)
+    require_api()
     console = Console(highlight=False, soft_wrap=True)
-    with planned(config) as plan:
+    with planned(configuration) as plan:
         _print_plan(console, plan, removes=prune)
         changes = [*plan.changes, *plan.abandoned]
         if not dry_run:
@@ -143,7 +143,7 @@ def deploy(config: Path, dry_run: bool, prune: bool) -> None:
 @click.option("--limit", type=click.IntRange(1), help="How many jobs it runs at once.")
 def worker(config: Path, pool: str | None, name: str | None, limit: int | None) -> None:
     """Run a worker, which executes the jobs of deployed processes."""
-    from pygeoapi_prefect.config import load_configuration
+    from pygeoapi_prefect.configuration_file import load_configuration
     from pygeoapi_prefect.stack import become_worker
 
     become_worker(pool or load_configuration(config).work_pool, name, limit)
@@ -173,11 +173,12 @@ def serve(config: Path, host: str | None, port: int | None, app: str, threads: i
     Serves the OpenAPI document that PYGEOAPI_OPENAPI names, or else a fresh one.
     """
     from pygeoapi_prefect import webserver
-    from pygeoapi_prefect.stack import STATE_DIRECTORY, check_port, prefect_api_url
+    from pygeoapi_prefect.prefect_api import api_url
+    from pygeoapi_prefect.stack import STATE_DIRECTORY, check_port
 
     configuration = webserver.read_configuration(config)
     bind = configuration.content["server"]["bind"]
-    prefect_api_url()
+    api_url()
     host, port = host or bind["host"], port or bind["port"]
     check_port(host, port, "--port")
     webserver.point_pygeoapi_at(configuration, STATE_DIRECTORY / "openapi.yml")
@@ -212,10 +213,10 @@ def check(config: Path, as_json: bool) -> None:
     from pygeoapi_prefect.check import check_configuration
     from pygeoapi_prefect.webserver import read_configuration
 
-    read_configuration(config)
+    configuration = read_configuration(config)
     console = Console(highlight=False, soft_wrap=True)
     with console.status("Checking …"):
-        findings = check_configuration(config)
+        findings = check_configuration(configuration)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
@@ -257,11 +258,12 @@ def prune(config: Path, older_than: timedelta | None, keep: int | None, dry_run:
     from rich.console import Console
     from rich.table import Table
 
+    from pygeoapi_prefect.configuration_file import load_configuration
     from pygeoapi_prefect.manager import manager_of_commands
+    from pygeoapi_prefect.prefect_api import require_api
     from pygeoapi_prefect.retention import Removal, RetentionRule
-    from pygeoapi_prefect.stack import check_prefect_api
 
-    manager = manager_of_commands(config)
+    manager = manager_of_commands(load_configuration(config))
     rule = RetentionRule(older_than, keep)
     if rule.keeps_all:
         rule = RetentionRule.of(manager.configuration.retention)
@@ -270,7 +272,7 @@ def prune(config: Path, older_than: timedelta | None, keep: int | None, dry_run:
             "nothing says which jobs to remove: give --older-than or --keep, or set "
             "server.manager.retention"
         )
-    check_prefect_api()
+    require_api()
     removals = map(Removal, manager.expired_jobs(rule)) if dry_run else manager.prune(rule)
     counts, problems = Counter[str](), Counter[str]()
     for removal in removals:

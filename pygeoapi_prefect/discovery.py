@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Final, override
 
 from pygeoapi_prefect.config import DiscoveryConfiguration
-from pygeoapi_prefect.errors import ConfigurationError, PygeoapiPrefectError
+from pygeoapi_prefect.errors import BackendUnavailable, ConfigurationError, PygeoapiPrefectError
 from pygeoapi_prefect.execution import PARAMETERS_FILLED_IN
 from pygeoapi_prefect.gateway import PrefectGateway, TaggedDeployment
 from pygeoapi_prefect.jobs import JOB_TAG
@@ -78,7 +78,8 @@ class Discovery:
     """The deployments that have the tags, as the Prefect server last had them.
 
     It is asked when somebody wants to know and what is known is too old. While it is asked,
-    and while it does not answer, what is known holds. Any thread may use it.
+    and while it does not answer, what is known holds; before its first answer, nothing is.
+    Any thread may use it.
 
     Args:
         configuration: Which tags, and what too old is.
@@ -99,6 +100,7 @@ class Discovery:
         self._lock = threading.Lock()
         self._due = -float("inf")
         self._is_away = False
+        self._has_answered = False
         self._known: dict[str, tuple[TaggedDeployment, Resource]] = {}
 
     def resources(self) -> Mapping[str, Resource]:
@@ -112,6 +114,21 @@ class Discovery:
                 self._lock.release()
         return {process_id: resource for process_id, (_, resource) in self._known.items()}
 
+    def resource(self, process_id: str) -> Resource:
+        """Return one of them.
+
+        Raises:
+            KeyError: There is no such deployment.
+            BackendUnavailable: That is not known, for the Prefect server has not answered yet.
+        """
+        found = self.resources()
+        if process_id not in found and not self._has_answered:
+            raise BackendUnavailable(
+                f"whether there is a process {process_id} is not known yet, for the Prefect "
+                "server did not answer; try again later"
+            )
+        return found[process_id]
+
     def _refresh(self) -> None:
         try:
             found = self._gateway.tagged_deployments(self._configuration.tags)
@@ -121,6 +138,7 @@ class Discovery:
             self._is_away = True
         else:
             self._is_away = False
+            self._has_answered = True
             self._known = {
                 process_id_of(deployment.name): self._kept(deployment)
                 for deployment in found
@@ -156,7 +174,10 @@ class LiveResources(MutableMapping[str, Resource]):
     def __getitem__(self, process_id: str) -> Resource:
         if process_id in self.configured:
             return self.configured[process_id]
-        return self._discovered()[process_id]
+        resource = self._discovery.resource(process_id)
+        if _deployment_of(resource) in self._configured_deployments():
+            raise KeyError(process_id)
+        return resource
 
     @override
     def __setitem__(self, process_id: str, resource: Resource) -> None:
@@ -175,7 +196,7 @@ class LiveResources(MutableMapping[str, Resource]):
         return len(self.configured) + len(self._discovered())
 
     def _discovered(self) -> dict[str, Resource]:
-        named = {_deployment_of(resource) for resource in self.configured.values()}
+        named = self._configured_deployments()
         discovered = {}
         for process_id, resource in self._discovery.resources().items():
             if process_id in self.configured:
@@ -183,6 +204,9 @@ class LiveResources(MutableMapping[str, Resource]):
             elif _deployment_of(resource) not in named:
                 discovered[process_id] = resource
         return discovered
+
+    def _configured_deployments(self) -> set[str | None]:
+        return {_deployment_of(resource) for resource in self.configured.values()}
 
     def _warn(self, process_id: str, deployment: str | None) -> None:
         if process_id not in self._warned:

@@ -9,6 +9,7 @@
     ├─ UnknownProcess          (UnknownProcessError)     404
     ├─ JobNotFound             (JobNotFoundError)        404
     ├─ LogNotPublished                                   403
+    ├─ UnsupportedMediaType                              415
     ├─ ResultUnavailable       (JobResultNotFoundError)
     │  ├─ ResultNotReady                                 404
     │  ├─ ResultMissing                                  404
@@ -32,7 +33,9 @@ catches. HTTP status and OGC exception code are class attributes and nowhere els
 Messages reach clients: they hold no path, address, credential or stack trace.
 """
 
+from collections.abc import Iterable
 from http import HTTPStatus
+from typing import NamedTuple
 
 from pygeoapi.process.base import (
     JobNotFoundError,
@@ -88,6 +91,12 @@ class LogNotPublished(PygeoapiPrefectError):
     """The operator keeps the logs of jobs from clients."""
 
     http_status_code = HTTPStatus.FORBIDDEN
+
+
+class UnsupportedMediaType(PygeoapiPrefectError):
+    """The body of a request is not declared to be what it has to be."""
+
+    http_status_code = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class ResultUnavailable(PygeoapiPrefectError, JobResultNotFoundError):
@@ -148,11 +157,33 @@ class ExecutionError(PygeoapiPrefectError, ProcessorExecuteError):
         self.detail = message
 
 
+class Flaw(NamedTuple):
+    """One thing that is wrong with an execute request.
+
+    Attributes:
+        path: Names of the members that lead to it.
+        reason: What is wrong there.
+        text: The same as a part of a message, which says where too.
+    """
+
+    path: tuple[str, ...]
+    reason: str
+    text: str
+
+
 class InvalidRequest(ExecutionError):
-    """The execute request does not fit the process; no job was made."""
+    """The execute request does not fit the process; no job was made.
+
+    Attributes:
+        flaws: What the message names, where it names several things.
+    """
 
     http_status_code = HTTPStatus.BAD_REQUEST
     ogc_exception_code = "InvalidParameterValue"
+
+    def __init__(self, message: str, flaws: Iterable[Flaw] = ()) -> None:
+        super().__init__(message)
+        self.flaws = (*flaws,)
 
 
 class RequestTooLarge(ExecutionError):

@@ -25,7 +25,7 @@ from pydantic_core import from_json, to_json
 
 from pygeoapi_prefect import dialect, formats, references
 from pygeoapi_prefect.dialect import cut, located, shown
-from pygeoapi_prefect.errors import InvalidRequest
+from pygeoapi_prefect.errors import Flaw, InvalidRequest
 from pygeoapi_prefect.formats import Problem
 from pygeoapi_prefect.schemas import (
     ExecutionInputBBox,
@@ -80,7 +80,7 @@ def check_outputs(description: Mapping[str, Any], outputs: Any) -> dict[str, Exe
     """
     if isinstance(outputs, list):
         _refuse_if_any(
-            f"outputs: {shown(item)} is not an output id"
+            _flaw_of_all("outputs", f"{shown(item)} is not an output id")
             for item in outputs
             if not isinstance(item, str)
         )
@@ -192,12 +192,20 @@ def _parsed(content: bytes) -> Any:
 # Messages
 
 
-def _refuse_if_any(problems: Iterable[str]) -> None:
-    found = list(dict.fromkeys(problems))
+def _refuse_if_any(flaws: Iterable[Flaw]) -> None:
+    found = list(dict.fromkeys(flaws))
     if found:
-        more = len(found) - MAX_PROBLEMS_SHOWN
-        listed = "; ".join(found[:MAX_PROBLEMS_SHOWN])
-        raise InvalidRequest(f"{listed}; and {more} more" if more > 0 else listed)
+        shown_ones, more = found[:MAX_PROBLEMS_SHOWN], len(found) - MAX_PROBLEMS_SHOWN
+        listed = "; ".join(flaw.text for flaw in shown_ones)
+        raise InvalidRequest(f"{listed}; and {more} more" if more > 0 else listed, shown_ones)
+
+
+def _flaw_of_all(part: str, reason: str) -> Flaw:
+    return Flaw((part,), reason, f"{part}: {reason}")
+
+
+def _flaw_of(part: str, name: str, reason: str) -> Flaw:
+    return Flaw((part, name), reason, f"{part.removesuffix('s')} {_quoted(name)}: {reason}")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -225,14 +233,14 @@ def _process_id(description: Mapping[str, Any]) -> str:
     return str(description.get("id", "without id"))
 
 
-def _input_problems(description: Mapping[str, Any], inputs: Any) -> Iterator[str]:
+def _input_problems(description: Mapping[str, Any], inputs: Any) -> Iterator[Flaw]:
     if not isinstance(inputs, dict):
-        yield f"inputs: must be an object by input id, not {shown(inputs)}"
+        yield _flaw_of_all("inputs", f"must be an object by input id, not {shown(inputs)}")
         return
     declared = _declared(description, "inputs")
     if declared is None:
         declared = dict.fromkeys(inputs)
-    yield from _unknown("input", inputs, declared)
+    yield from _unknown("inputs", inputs, declared)
     for input_id, declaration in declared.items():
         if not isinstance(declaration, Mapping):
             declaration = {}
@@ -240,21 +248,23 @@ def _input_problems(description: Mapping[str, Any], inputs: Any) -> Iterator[str
             check = _Check(_process_id(description), input_id, declaration)
             problems = check.problems(inputs[input_id])
             for problem in islice(problems, _MAX_PROBLEMS_PER_INPUT):
-                yield f"input {_quoted(input_id)}: {problem}"
+                yield _flaw_of("inputs", input_id, problem)
         elif _min_occurs(declaration) > 0:
-            yield f"input {_quoted(input_id)}: is missing, but required"
+            yield _flaw_of("inputs", input_id, "is missing, but required")
 
 
 def _quoted(name: str) -> str:
     return repr(cut(name, 80))
 
 
-def _unknown(what: str, given: Mapping[str, Any], declared: Mapping[str, Any]) -> Iterator[str]:
+def _unknown(part: str, given: Mapping[str, Any], declared: Mapping[str, Any]) -> Iterator[Flaw]:
     unknown = [name for name in given if name not in declared]
     for name in unknown[:MAX_PROBLEMS_SHOWN]:
-        yield f"unknown {what} {_quoted(name)}{_hint(name, declared)}"
+        text = f"unknown {part.removesuffix('s')} {_quoted(name)}{_hint(name, declared)}"
+        yield Flaw((part,), text, text)
     if more := len(unknown[MAX_PROBLEMS_SHOWN:]):
-        yield f"{more} more unknown {what}s"
+        text = f"{more} more unknown {part}"
+        yield Flaw((part,), text, text)
 
 
 def _hint(unknown_id: str, known: Mapping[str, Any]) -> str:
@@ -298,8 +308,8 @@ def _output_problems(
     declared: Mapping[str, Any],
     offered: Sequence[ProcessOutputTransmissionMode],
     requested: Mapping[str, Any],
-) -> Iterator[str]:
-    yield from _unknown("output", requested, declared)
+) -> Iterator[Flaw]:
+    yield from _unknown("outputs", requested, declared)
     for output_id, wanted in requested.items():
         if output_id not in declared:
             continue
@@ -308,10 +318,10 @@ def _output_problems(
         try:
             _depth(wanted)
         except ValueError as error:
-            yield f"output {_quoted(output_id)}: {error}"
+            yield _flaw_of("outputs", output_id, str(error))
             continue
         for reason in _requested_output_problems(schema, offered, wanted):
-            yield f"output {_quoted(output_id)}: {reason}"
+            yield _flaw_of("outputs", output_id, reason)
 
 
 def _requested_output_problems(

@@ -187,16 +187,6 @@ class JobFilter:
             self.max_duration_seconds is None or seconds <= self.max_duration_seconds
         )
 
-    def fits(self, job: Job, now: dt.datetime) -> bool:
-        """Tell whether a job meets all criteria."""
-        return (
-            (self.process_ids is None or job.process_id in self.process_ids)
-            and (self.statuses is None or job.status in self.statuses)
-            and (self.created_from is None or job.created >= self.created_from)
-            and (self.created_until is None or job.created <= self.created_until)
-            and self.fits_duration(job, now)
-        )
-
 
 ALL_JOBS: Final = JobFilter()
 

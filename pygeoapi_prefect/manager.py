@@ -14,7 +14,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from pathlib import Path
 from typing import Any, Final
 
 from prefect.client.schemas.objects import FlowRun
@@ -29,9 +28,9 @@ from pygeoapi_prefect.callbacks import Courier, check_subscriber, results_docume
 from pygeoapi_prefect.config import (
     DeploymentConfiguration,
     LogPublication,
-    load_configuration,
     parse_manager,
 )
+from pygeoapi_prefect.configuration_file import Configuration
 from pygeoapi_prefect.discovery import Discovery, LiveResources
 from pygeoapi_prefect.errors import (
     BackendUnavailable,
@@ -365,7 +364,8 @@ class PrefectManager(BaseManager):
 
     def outputs(self, job: Job) -> dict[str, Output]:
         """Return the outputs of a job, none of them read. Raises as `result` does."""
-        require_successful(job)
+        if failure := failure_of(job):
+            raise failure
         storage = self._storage(job)
         found: Mapping[str, StoredOutput | tuple[bytes, str]]
         existing = self._existing_deployment_of(job)
@@ -449,12 +449,7 @@ class PrefectManager(BaseManager):
 
     def prune(self, rule: RetentionRule) -> Iterator[Removal]:
         """Remove the jobs that a rule does not keep; see `retention.prune`."""
-
-        def remove(job: Job) -> bool:
-            self.remove(job)
-            return True
-
-        return retention.prune(self.gateway, rule, dt.datetime.now(dt.UTC), remove)
+        return retention.prune(self.gateway, rule, dt.datetime.now(dt.UTC), self.remove)
 
     def start_background_work(self) -> None:
         """Begin to do what a server does beside requests, if it is not done yet.
@@ -695,16 +690,11 @@ class PrefectManager(BaseManager):
         return Output(output_id=output_id, media_type=media_type, content=content, url=url)
 
 
-def manager_of_commands(config_path: Path) -> PrefectManager:
-    """Return a manager for a command, which does nothing but what it is told to.
-
-    Raises:
-        ConfigurationError: The configuration cannot be used.
-    """
-    configuration = load_configuration(config_path)
-    definition = configuration.manager.model_dump(mode="json")
-    gateway = ApiGateway()
-    return PrefectManager({**definition, "processes": configuration.process_resources}, gateway)
+def manager_of_commands(configuration: Configuration) -> PrefectManager:
+    """Return a manager for a command, which does nothing but what it is told to."""
+    definition = configuration.content["server"]["manager"]
+    processes = dict(configuration.process_resources)
+    return PrefectManager({**definition, "processes": processes}, ApiGateway())
 
 
 def _remove_unneeded(storage: ResultStorage, job_id: str) -> None:
@@ -725,17 +715,19 @@ def _listed(output_ids: Iterable[str]) -> str:
     return ", ".join(map(repr, output_ids))
 
 
-def require_successful(job: Job) -> None:
-    """Raise why a job has no results, if it has none; see `PrefectManager.result`."""
+def failure_of(job: Job) -> ResultUnavailable | None:
+    """Return why a job has no results, if it has none; see `PrefectManager.result`."""
     match job.status:
         case JobStatus.accepted | JobStatus.running:
-            raise ResultNotReady(f"job {job.job_id} is {job.status}; it has no results yet")
+            return ResultNotReady(f"job {job.job_id} is {job.status}; it has no results yet")
         case JobStatus.failed if job.error_name in CLIENTS_ERRORS:
-            raise JobRefused(f"job {job.job_id} failed: {job.message}")
+            return JobRefused(f"job {job.job_id} failed: {job.message}")
         case JobStatus.failed:
-            raise JobFailed(f"job {job.job_id} failed: {job.message}")
+            return JobFailed(f"job {job.job_id} failed: {job.message}")
         case JobStatus.dismissed:
-            raise JobWasDismissed(f"job {job.job_id} was dismissed")
+            return JobWasDismissed(f"job {job.job_id} was dismissed")
+        case _:
+            return None
 
 
 def _job_dict(job: Job) -> dict[str, Any]:

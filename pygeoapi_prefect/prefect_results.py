@@ -43,10 +43,11 @@ from pygeoapi_prefect.schemas import JobStatus, JobStatusInfoInternal
 from pygeoapi_prefect.storage import (
     FsspecStorage,
     ResultStorage,
-    is_block,
     load_block,
     open_storage,
+    recent_block,
 )
+from pygeoapi_prefect.storage_address import is_block
 
 _DECOMPRESS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "lzma": lzma.decompress,
@@ -168,7 +169,7 @@ def _located(key: str, block_id: uuid.UUID | None, address: str) -> tuple[Result
     locations = [key]
     if block_id is not None:
         block = load_block(block_id)
-        if is_block(address) and _is_same(block, load_block(address)):
+        if is_block(address) and _is_same(block, recent_block(address)):
             return storage, storage.key_of(key)
         locations = [posixpath.join(folder, key) for folder in _folders_of(block)]
     prefects_own = FsspecStorage(str(get_current_settings().results.local_storage_path))

@@ -64,21 +64,37 @@ class Removal:
 def expired_jobs(gateway: PrefectGateway, rule: RetentionRule, now: dt.datetime) -> Iterator[Job]:
     """Find the jobs that a rule does not keep, newest first under each criterion.
 
-    A job whose subscriber is not told to the end is none of them: its results are still
-    to be sent.
+    They may be removed meanwhile. A job whose subscriber is not told to the end is none of
+    them: its results are still to be sent.
 
     Raises:
         BackendUnavailable: The Prefect API does not answer.
     """
-    for removal in prune(gateway, rule, now, _leave):
-        yield removal.job
+    seen: set[str] = set()
+    if rule.max_age is not None:
+        yield from _expired(gateway, now - rule.max_age, 0, seen)
+    if rule.max_jobs is not None:
+        yield from _expired(gateway, None, rule.max_jobs, seen)
+
+
+def _expired(
+    gateway: PrefectGateway, ended_before: dt.datetime | None, offset: int, seen: set[str]
+) -> Iterator[Job]:
+    while jobs := gateway.ended(before=ended_before, offset=offset, limit=PAGE_JOBS):
+        for job in jobs:
+            if job.job_id in seen:
+                offset += 1  # it is still there
+                continue
+            seen.add(job.job_id)
+            if not job.awaits_callbacks:
+                yield job
 
 
 def prune(
     gateway: PrefectGateway,
     rule: RetentionRule,
     now: dt.datetime,
-    remove: Callable[[Job], bool],
+    remove: Callable[[Job], None],
 ) -> Iterator[Removal]:
     """Remove the jobs that a rule does not keep, one by one.
 
@@ -86,7 +102,7 @@ def prune(
         gateway: Where jobs are.
         rule: Which are kept.
         now: The time.
-        remove: Removes a job with its files, and tells whether it did.
+        remove: Removes a job with its files.
 
     Yields:
         Each job as soon as it is removed, or could not be.
@@ -94,47 +110,21 @@ def prune(
     Raises:
         BackendUnavailable: The Prefect API does not answer.
     """
-    seen: set[str] = set()
-    before = None if rule.max_age is None else now - rule.max_age
-    if before is not None:
-        yield from _prune(gateway, before, 0, remove, seen)
-    if rule.max_jobs is not None:
-        yield from _prune(gateway, None, rule.max_jobs, remove, seen)
+    for job in expired_jobs(gateway, rule, now):
+        yield _removed(job, remove)
 
 
-def _prune(
-    gateway: PrefectGateway,
-    ended_before: dt.datetime | None,
-    offset: int,
-    remove: Callable[[Job], bool],
-    seen: set[str],
-) -> Iterator[Removal]:
-    while jobs := gateway.ended(before=ended_before, offset=offset, limit=PAGE_JOBS):
-        for job in jobs:
-            if job.job_id in seen or job.awaits_callbacks:
-                offset += 1
-                continue
-            removal, is_gone = _removed(job, remove)
-            if not is_gone:
-                seen.add(job.job_id)
-                offset += 1
-            yield removal
-
-
-def _removed(job: Job, remove: Callable[[Job], bool]) -> tuple[Removal, bool]:
+def _removed(job: Job, remove: Callable[[Job], None]) -> Removal:
     try:
-        return Removal(job), remove(job)
+        remove(job)
     except JobNotFound:
-        return Removal(job), True  # somebody else did it
+        return Removal(job)  # somebody else did it
     except BackendUnavailable:
         raise
     except PygeoapiPrefectError as error:
         logger.warning("job %s could not be removed: %s", job.job_id, error.detail)
-        return Removal(job, error.detail), False
-
-
-def _leave(_: Job) -> bool:
-    return False
+        return Removal(job, error.detail)
+    return Removal(job)
 
 
 def removal_loop(clean_up: Callable[[], None]) -> BackgroundLoop:

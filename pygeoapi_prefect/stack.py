@@ -38,7 +38,14 @@ from pygeoapi_prefect.children import (
     end_processes,
     marked_processes,
 )
+from pygeoapi_prefect.configuration_file import Configuration
 from pygeoapi_prefect.errors import StackError
+from pygeoapi_prefect.prefect_api import (
+    REQUEST_TIMEOUT_SECONDS,
+    impatient_client,
+    require_api,
+    shown,
+)
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -48,7 +55,6 @@ PREFECT_HOST: Final = "127.0.0.1"
 WORKER_POLL_SECONDS: Final = 1
 
 START_TIMEOUT_SECONDS: Final = 120.0
-REQUEST_TIMEOUT_SECONDS: Final = 5
 GRACE_SECONDS: Final = 8.0
 # A worker that ends more often than this has a reason that a new start does not take away
 RESTARTS_AT_MOST: Final = 3
@@ -123,6 +129,7 @@ class Stack:
         self._state = STATE_DIRECTORY.absolute()
         self._config = self._state / "pygeoapi-config.yml"
         self._owns_prefect = not os.environ.get("PREFECT_API_URL")
+        self._configuration: Configuration | None = None
         self._work_pool = ""
         self._prefect_server: Child | None = None
         self._workers: list[Child] = []
@@ -139,14 +146,14 @@ class Stack:
 
         Raises:
             ConfigurationError: The configuration is missing or invalid.
-            StackError: A port is taken, another stack runs in this directory, or the Prefect
-                API of `PREFECT_API_URL` does not answer.
+            StackError: A port is taken, or another stack runs in this directory.
+            BackendUnavailable: The Prefect API of `PREFECT_API_URL` does not answer.
             StopRequested: Here and everywhere until the exit, once the operator asks for it.
         """
         with contextlib.ExitStack() as exits:
             for number in _STOP_SIGNALS:
                 exits.callback(signal.signal, number, signal.signal(number, _request_stop))
-            configuration = webserver.read_configuration(self._options.config)
+            configuration = self._configuration = webserver.read_configuration(self._options.config)
             self._work_pool = configuration.work_pool
             exits.enter_context(locked(self._state / "up.lock"))
             self._check_ports()
@@ -154,7 +161,7 @@ class Stack:
             os.environ.clear()
             os.environ.update(environment)
             if not self._owns_prefect:
-                check_prefect_api()
+                require_api()
             self._write_configuration(configuration.content)
             exits.callback(Guard(self._mark).release)
             self._exits = exits.pop_all()
@@ -242,7 +249,7 @@ class Stack:
         from prefect.settings import get_current_settings
 
         settings = get_current_settings()
-        return settings.ui_url or (settings.api.url or "").removesuffix("/api")
+        return settings.ui_url or shown(settings.api.url or "").removesuffix("/api")
 
     def example_command(self) -> str:
         """A command line that runs the first process which has an example, or lists them."""
@@ -283,7 +290,7 @@ class Stack:
         server = self._prefect_server = self._child(
             "Prefect server", [sys.executable, "-m", "prefect", "server", "start", *address]
         )
-        with _prefect_client() as client:
+        with impatient_client() as client:
             _await(server, lambda: client.api_healthcheck() is None)
         return Outcome(os.environ["PREFECT_API_URL"])
 
@@ -292,7 +299,7 @@ class Stack:
 
         # the operator's own file: by its URL, the deployments are known to be of this service,
         # whatever port it is served on now
-        changes = deploy(self._options.config)
+        changes = deploy(_started(self._configuration))
         self._start_workers_and_web_server()
         actions = Counter(change.action for change in changes if not change.problem)
         pools = {change.work_pool for change in changes if change.work_pool}
@@ -309,7 +316,7 @@ class Stack:
 
     def _start_workers_and_web_server(self) -> None:
         """Start them side by side: each is busy for seconds before it is ready."""
-        with _prefect_client() as client:
+        with impatient_client() as client:
             self._heartbeats_before = _heartbeats(client, self._work_pool)
         for number in range(1, self._options.workers + 1):
             command = worker_command(self._work_pool, self._worker_name(number))
@@ -322,7 +329,7 @@ class Stack:
     def _await_worker(self, number: int) -> Outcome:
         name = self._worker_name(number)
         before = self._heartbeats_before.get(name)
-        with _prefect_client() as client:
+        with impatient_client() as client:
             _await(
                 self._workers[number - 1],
                 lambda: _heartbeats(client, self._work_pool).get(name) != before,
@@ -445,43 +452,6 @@ def check_port(host: str, port: int, option: str) -> None:
         raise StackError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
 
 
-def prefect_api_url() -> str:
-    """The address of the Prefect API, from the environment or the active Prefect profile.
-
-    Raises:
-        StackError: None is set.
-    """
-    from prefect.settings import get_current_settings
-
-    url = get_current_settings().api.url
-    if not url:
-        raise StackError(
-            "no Prefect API: set PREFECT_API_URL, e.g. to http://127.0.0.1:4200/api for the one "
-            "that `pygeoapi-prefect up` starts"
-        )
-    return url
-
-
-def check_prefect_api() -> None:
-    """Find out whether the Prefect API is there.
-
-    Raises:
-        StackError: No address is set, or nothing usable answers there.
-    """
-    url = prefect_api_url()
-    try:
-        with _prefect_client() as client:
-            problem = client.api_healthcheck()
-    except (ValueError, RuntimeError) as error:  # an address that is none, an unfit version
-        problem = error
-    if problem is not None:
-        if isinstance(problem, httpx.HTTPStatusError):
-            reason = f"HTTP status {problem.response.status_code}"
-        else:
-            reason = " ".join(str(problem).split()) or type(problem).__name__
-        raise StackError(f"no Prefect API answers at {url}: {reason}; check PREFECT_API_URL")
-
-
 def worker_command(work_pool: str, name: str | None, limit: int | None = None) -> list[str]:
     """The command that runs a worker.
 
@@ -503,14 +473,15 @@ def become_worker(work_pool: str, name: str | None, limit: int | None) -> NoRetu
     """Turn this process into a worker, so that signals meet it and nothing before it.
 
     Raises:
-        StackError: No Prefect API answers, or it has no such work pool.
+        BackendUnavailable: No Prefect API answers.
+        StackError: It has no such work pool.
     """
     from prefect.exceptions import ObjectNotFound
 
     os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", str(WORKER_POLL_SECONDS))
-    check_prefect_api()
+    require_api()
     try:
-        with _prefect_client() as client:
+        with impatient_client() as client:
             client.read_work_pool(work_pool)
     except ObjectNotFound as error:
         raise StackError(
@@ -551,31 +522,13 @@ def _answers(client: httpx.Client, url: str) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def _prefect_client() -> "Iterator[SyncPrefectClient]":
-    from prefect.client.orchestration import get_client
-    from prefect.settings import (
-        PREFECT_API_REQUEST_TIMEOUT,
-        PREFECT_CLIENT_MAX_RETRIES,
-        temporary_settings,
-    )
-
-    # who waits for an answer asks again himself; who checks for one wants to know soon
-    impatience = {
-        PREFECT_API_REQUEST_TIMEOUT: REQUEST_TIMEOUT_SECONDS,
-        PREFECT_CLIENT_MAX_RETRIES: 0,
-    }
-    with temporary_settings(impatience), get_client(sync_client=True) as client:
-        yield client
-
-
 def _heartbeats(client: "SyncPrefectClient", work_pool: str) -> dict[str, datetime | None]:
     """When each worker of a work pool, by its name, was last heard of."""
     workers = client.read_workers_for_work_pool(work_pool, offset=0, limit=200)
     return {worker.name: worker.last_heartbeat_time for worker in workers}
 
 
-def _started(child: Child | None) -> Child:
-    if child is None:
+def _started[Part](part: Part | None) -> Part:
+    if part is None:
         raise StackError("the steps before this one have not been run")
-    return child
+    return part

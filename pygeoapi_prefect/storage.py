@@ -25,6 +25,7 @@ import pydantic
 from fsspec.core import url_to_fs
 from fsspec.utils import get_protocol
 from prefect.blocks.core import Block
+from prefect.exceptions import PrefectException
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 
 from pygeoapi_prefect import s3
@@ -34,8 +35,7 @@ from pygeoapi_prefect.errors import (
     ResultMissing,
     StorageError,
 )
-from pygeoapi_prefect.storage_address import check_address, storage_name
-from pygeoapi_prefect.storage_address import is_block as is_block
+from pygeoapi_prefect.storage_address import check_address, is_block, storage_name
 from pygeoapi_prefect.storage_faults import NO_SUCH_BUCKET, is_broken_off, storage_error
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ PART_BYTES: Final = 8 * 1024**2
 READ_PAUSES_SECONDS: Final = (0.1, 0.5)
 """Before a part of a file is read again, of which not all came."""
 BLOCK_KEPT_SECONDS: Final = 60.0
+_BLOCK_FIELDS: Final = {"basepath", "settings"}
+_NO_PREFECT: Final = "the Prefect server cannot be reached; try again later"
 
 _WITH_BUCKETS: Final = s3.PROTOCOLS | {"gs", "gcs", "abfs", "abfss", "az", "oci", "oss"}
 """Filesystems that have no folders, and on which a file appears when it is complete."""
@@ -217,12 +219,17 @@ class FsspecStorage(ResultStorage):
     @override
     def presigned_url(self, key: str, media_type: str) -> str | None:
         path = self._path(key)
-        options = s3.signing_options(media_type) if self._is_s3 else {}
-        with self._translated("signed"):
-            try:
+        if self._is_s3:
+            with self._translated("signed"):
+                options = s3.signing_options(media_type)
                 return str(self._filesystem.sign(path, PRESIGNED_URL_SECONDS, **options))
-            except NotImplementedError:
-                return None
+        try:
+            return str(self._filesystem.sign(path, PRESIGNED_URL_SECONDS))
+        except NotImplementedError:
+            return None
+        except Exception as error:  # which others can, with credentials of some kinds
+            _warn_unsigned(self._name, type(error).__name__)
+            return None
 
     @override
     def key_of(self, location: str) -> str:
@@ -297,6 +304,15 @@ class FsspecStorage(ResultStorage):
             raise storage_error(error, doing, self._name) from error
 
 
+@functools.lru_cache(maxsize=64)
+def _warn_unsigned(storage: str, reason: str) -> None:
+    logger.warning(
+        "the result storage %s signs no addresses (%s): clients get those of this server",
+        storage,
+        reason,
+    )
+
+
 class _Pieces(io.RawIOBase):
     """What writes to a file of a storage, and raises our errors."""
 
@@ -339,13 +355,16 @@ class StoredContent:
 def open_storage(address: str) -> ResultStorage:
     """Open the result storage at a block (``type-slug/name``), URL or absolute path.
 
+    A block is as it was within the last minute; see `recent_block`.
+
     Raises:
         ConfigurationError: There is no such block, it is of a type that stores no files, or
             the URL holds a secret.
+        BackendUnavailable: The Prefect server does not answer.
         StorageError: No installed filesystem opens the URL.
     """
     if is_block(address):
-        return storage_of_block(load_block(address), address)
+        return storage_of_block(recent_block(address), address)
     try:
         return FsspecStorage(check_address(address))
     except ValueError as error:
@@ -404,18 +423,21 @@ def load_block(address: str | uuid.UUID) -> Block:
             f"Prefect has no block {address}: create it, or run `pygeoapi-prefect deploy` if it "
             "is one of ours"
         ) from error
-    except httpx.HTTPError as error:
-        raise BackendUnavailable("the Prefect server cannot be reached; try again later") from error
+    except (httpx.HTTPError, PrefectException) as error:
+        raise BackendUnavailable(_NO_PREFECT) from error
 
 
 def block_for(address: str) -> str:
     """Return the slug of a block that stores at `address`, made or renewed where it is none yet.
 
     Flows are handed a block whatever the operator configured, for a block is what they load.
+
+    Raises:
+        BackendUnavailable: The Prefect server does not answer.
     """
     if is_block(address):
         return address
-    block = _made_block(address)
+    block = recent_block(address)
     return f"{block.get_block_type_slug()}/{_made_name(address)}"
 
 
@@ -424,9 +446,8 @@ def recent_block(address: str) -> Block:
 
     Raises as `load_block` does.
     """
-    if is_block(address):
-        return _loaded_block(address, int(time.monotonic() // BLOCK_KEPT_SECONDS))
-    return _made_block(address)
+    period = int(time.monotonic() // BLOCK_KEPT_SECONDS)
+    return _loaded_block(address, period) if is_block(address) else _made_block(address, period)
 
 
 @functools.lru_cache(maxsize=64)
@@ -434,17 +455,29 @@ def _loaded_block(address: str, _period: int) -> Block:
     return load_block(address)
 
 
-@functools.cache
-def _made_block(address: str) -> Block:
-    block: Any  # whose type does not tell `_sync`
+@functools.lru_cache(maxsize=64)
+def _made_block(address: str, _period: int) -> Block:
+    """Return our block for an address, made anew if it is gone or has become another one."""
+    block = _block_at(address)
+    name = _made_name(address)
+    with suppress(ConfigurationError):
+        there = load_block(f"{block.get_block_type_slug()}/{name}")
+        if there.model_dump(include=_BLOCK_FIELDS) == block.model_dump(include=_BLOCK_FIELDS):
+            return there
+    save: Any = block.save  # the type of which does not tell `_sync`
+    try:
+        save(name, overwrite=True, _sync=True)
+    except (httpx.HTTPError, PrefectException) as error:
+        raise BackendUnavailable(_NO_PREFECT) from error
+    return block
+
+
+def _block_at(address: str) -> Block:
     if "://" in address and not address.startswith("file://"):
         is_s3 = get_protocol(address) in s3.PROTOCOLS
         settings = s3.filesystem_options({}) if is_s3 else {}
-        block = RemoteFileSystem(basepath=address, settings=settings)
-    else:
-        block = LocalFileSystem(basepath=address.removeprefix("file://"))
-    block.save(_made_name(address), overwrite=True, _sync=True)
-    return cast(Block, block)
+        return RemoteFileSystem(basepath=address, settings=settings)
+    return LocalFileSystem(basepath=address.removeprefix("file://"))
 
 
 def _made_name(address: str) -> str:

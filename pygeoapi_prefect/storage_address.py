@@ -5,10 +5,11 @@ Pure: nothing here looks whether there is such a storage.
 
 import os
 import re
-import urllib.parse
 from typing import Final
 
-_SECRETS: Final = re.compile(r"://[^/]*:[^/]*@|://[^?]*\?")
+# secrets of object storages have slashes: no host can be told from them
+_PASSWORD: Final = re.compile(r"://[^@]*:[^@]*@")
+_QUERY: Final = re.compile(r"://[^?]*\?")
 
 
 def is_block(address: str) -> bool:
@@ -23,10 +24,11 @@ def storage_name(address: str) -> str:
     """
     if is_block(address):
         return address
-    url = urllib.parse.urlsplit(address)
-    if not url.netloc:
-        return "on disk"
-    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+    scheme, _, rest = address.partition("://")
+    if _PASSWORD.search(address):
+        rest = rest.rpartition("@")[2]
+    host = re.split("[/?]", rest, maxsplit=1)[0].rpartition("@")[2]
+    return f"{scheme}://{host}" if host else "on disk"
 
 
 def check_address(address: str) -> str:
@@ -35,7 +37,7 @@ def check_address(address: str) -> str:
     Raises:
         ValueError: It is a URL with a password, or a query.
     """
-    if not is_block(address) and _SECRETS.search(address):
+    if not is_block(address) and (_PASSWORD.search(address) or _QUERY.search(address)):
         raise ValueError(
             "a URL of a storage holds no password and no query: credentials are in a block, or "
             "in the environment of web servers and workers"

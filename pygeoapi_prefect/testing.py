@@ -173,7 +173,7 @@ class InMemoryGateway(PrefectGateway):
         with self._changed:
             jobs = [job_of_run(run) for run in reversed(self.runs.values())]
         now = dt.datetime.now(dt.UTC)
-        fitting = [job for job in jobs if job_filter.fits(job, now)]
+        fitting = [job for job in jobs if _fits(job_filter, job, now)]
         end = min(offset + limit, len(fitting))
         return JobPage(
             jobs=fitting[offset:end],
@@ -337,6 +337,17 @@ class InMemoryGateway(PrefectGateway):
         )
         with self._changed:
             return self.runs.setdefault(job_id, run)
+
+
+def _fits(job_filter: JobFilter, job: Job, now: dt.datetime) -> bool:
+    """Tell whether a job meets all criteria, which the Prefect server tells otherwise."""
+    return (
+        (job_filter.process_ids is None or job.process_id in job_filter.process_ids)
+        and (job_filter.statuses is None or job.status in job_filter.statuses)
+        and (job_filter.created_from is None or job.created >= job_filter.created_from)
+        and (job_filter.created_until is None or job.created <= job_filter.created_until)
+        and job_filter.fits_duration(job, now)
+    )
 
 
 def run_job(manager: PrefectManager, job: Job) -> Job:

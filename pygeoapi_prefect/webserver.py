@@ -24,8 +24,8 @@ from jsonschema import ValidationError
 from pygeoapi.config import validate_config
 from pygeoapi.openapi import get_oas
 
-from pygeoapi_prefect.api.request import MAX_BODY_BYTES
-from pygeoapi_prefect.config import Configuration, load_configuration, parse_process
+from pygeoapi_prefect.config import parse_process
+from pygeoapi_prefect.configuration_file import Configuration, load_configuration
 from pygeoapi_prefect.errors import ConfigurationError
 
 FLASK_MODULE = "pygeoapi_prefect.api.flask_app"
@@ -231,7 +231,8 @@ def serve_flask(host: str, port: int, threads: int) -> None:
         host=host,
         port=port,
         threads=threads,
-        max_request_body_size=MAX_BODY_BYTES,
+        # read to its end before the application is asked
+        max_request_body_size=application.config["MAX_CONTENT_LENGTH"],
         connection_limit=MAX_CONNECTIONS,
         asyncore_use_poll=True,  # select() knows no file descriptor above 1023
         ident=None,

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pygeoapi.api import API, SYSTEM_LOCALE, apply_gzip
 from pygeoapi.formats import F_HTML, F_JSON, FORMAT_TYPES
+from pygeoapi.util import json_serial
 
 from pygeoapi_prefect.api.pages import render
 from pygeoapi_prefect.api.request import Request
@@ -55,7 +56,7 @@ def json_answer(
     """
     indent = 4 if api.pretty_print else None
     headers = headers_of(api, request, media_type, locale=locale)
-    return headers, status, json.dumps(document, indent=indent)
+    return headers, status, json.dumps(document, indent=indent, default=json_serial)
 
 
 def page_answer(
@@ -84,8 +85,8 @@ def finished(request: Request, answer: Answer) -> Answer:
     headers, status, content = answer
     if isinstance(content, str):
         content = content.encode()
-    if not isinstance(content, bytes) or status == HTTPStatus.NO_CONTENT:
-        headers.pop("Content-Encoding", None)  # what is streamed goes as it is
+    if not isinstance(content, bytes) or not content:
+        headers.pop("Content-Encoding", None)  # what is streamed goes as it is, and so does nothing
     elif "Content-Encoding" in headers:
         content = apply_gzip(headers, content)
     if isinstance(content, bytes) and status != HTTPStatus.NOT_MODIFIED:

@@ -1,13 +1,12 @@
 """The definition of the API, with the processes that there are when it is asked for."""
 
 import contextlib
-import copy
 from collections.abc import Mapping
 from typing import Any, Final
 
 from pygeoapi.api import API, openapi_
 
-from pygeoapi_prefect.api.answers import Answer, document_links, page_answer
+from pygeoapi_prefect.api.answers import Answer, document_links, json_answer, page_answer
 from pygeoapi_prefect.api.openapi import is_complete, with_processes
 from pygeoapi_prefect.api.request import Request
 from pygeoapi_prefect.api.service import manager_of
@@ -15,6 +14,7 @@ from pygeoapi_prefect.errors import UnknownProcess
 from pygeoapi_prefect.manager import PrefectManager
 
 REDOC: Final = "redoc"
+MEDIA_TYPE: Final = "application/vnd.oai.openapi+json;version=3.0"
 
 
 def get_openapi(api: API, request: Request) -> Answer:
@@ -25,11 +25,13 @@ def get_openapi(api: API, request: Request) -> Answer:
     if request.wants_html and request.params.get("ui") != REDOC:
         links = document_links(request, f"{api.base_url}/openapi")
         return page_answer(api, request, "openapi/swagger.html", {"links": links})
-    if is_complete(api.openapi):
-        api = copy.copy(api)
-        api.openapi = with_processes(api.openapi, _descriptions(manager_of(api)))
-    answer: Answer = openapi_(api, request)
-    return answer
+    if request.wants_html or not isinstance(api.openapi, Mapping):
+        answer: Answer = openapi_(api, request)
+        return answer
+    document = api.openapi
+    if is_complete(document):
+        document = with_processes(document, _descriptions(manager_of(api)))
+    return json_answer(api, request, document, media_type=MEDIA_TYPE)
 
 
 def _descriptions(manager: PrefectManager) -> Mapping[str, Mapping[str, Any]]:

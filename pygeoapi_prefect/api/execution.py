@@ -5,14 +5,14 @@ from typing import Any
 from pydantic_core import from_json
 from pygeoapi.api import API
 
-from pygeoapi_prefect.api.answers import Answer
+from pygeoapi_prefect.api.answers import JSON_MEDIA_TYPE, Answer
 from pygeoapi_prefect.api.job_pages import results_page
 from pygeoapi_prefect.api.jobs import accepted_answer
 from pygeoapi_prefect.api.problems import error_answer
 from pygeoapi_prefect.api.request import Preferences, Request
 from pygeoapi_prefect.api.results import result_answer
 from pygeoapi_prefect.api.service import job_url, manager_of
-from pygeoapi_prefect.errors import InvalidRequest, ResultUnavailable
+from pygeoapi_prefect.errors import InvalidRequest, ResultUnavailable, UnsupportedMediaType
 from pygeoapi_prefect.jobs import Job
 from pygeoapi_prefect.schemas import JobStatus, RequestedProcessExecutionMode
 
@@ -23,33 +23,43 @@ def execute(api: API, request: Request, process_id: str) -> Answer:
     """Execute a process, and return its result, or its job if that goes on.
 
     Raises:
+        UnsupportedMediaType: The body is declared to be something else than JSON.
         UnknownProcess: There is no such process.
         InvalidRequest: The body is no execute request, or does not fit the process.
         ExecutionError: The job could not be made.
     """
+    if not request.is_declared_as_json:
+        raise UnsupportedMediaType(
+            f"Content-Type: must be {JSON_MEDIA_TYPE}; with curl, add "
+            f"-H 'Content-Type: {JSON_MEDIA_TYPE}'"
+        )
     manager = manager_of(api)
-    manager.process(process_id)
+    process = manager.process(process_id)
     preferences = request.preferences()
     job = manager.execute(
         process_id, parsed_request(request.data), _mode(preferences), preferences.wait_seconds
     )
-    if not job.has_ended:
-        answer = accepted_answer(api, request, job)
-        answer[0].update(_applied(preferences, job))
-        return answer
     try:
-        if request.wants_html:
-            return results_page(api, request, job)
-        result = manager.result(job, preferences.returns)
+        headers, status, content = _answer(api, request, job)
     except ResultUnavailable as error:
         return error_answer(api, request, error, job_url(api, job.job_id))
-    answer = result_answer(api, request, result)
-    answer[0].update(_applied(preferences, job))
-    if manager.configuration.sync_monitor_link:
+    longest_wait = manager.configuration.sync_job_execution_timeout_seconds
+    applied = _applied(request, job, int(longest_wait) if process.can_wait else None)
+    if applied:
+        headers["Preference-Applied"] = ", ".join(applied)
+    if job.has_ended and manager.configuration.sync_monitor_link:
         monitor = f'<{job_url(api, job.job_id)}>; rel="monitor"'
-        earlier = answer[0].get("Link")
-        answer[0]["Link"] = f"{earlier}, {monitor}" if earlier else monitor
-    return answer
+        earlier = headers.get("Link")
+        headers["Link"] = f"{earlier}, {monitor}" if earlier else monitor
+    return headers, status, content
+
+
+def _answer(api: API, request: Request, job: Job) -> Answer:
+    if not job.has_ended:
+        return accepted_answer(api, request, job)
+    if request.wants_html:
+        return results_page(api, request, job)
+    return result_answer(api, request, manager_of(api).result(job, request.preferences().returns))
 
 
 def parsed_request(body: bytes) -> dict[str, Any]:
@@ -93,15 +103,25 @@ def _mode(preferences: Preferences) -> RequestedProcessExecutionMode | None:
     return RequestedProcessExecutionMode.wait if preferences.waits else None
 
 
-def _applied(preferences: Preferences, job: Job) -> dict[str, str]:
-    """Return the header that says what was done as the client prefers (RFC 7240, section 3)."""
+def _applied(request: Request, job: Job, longest_wait: int | None) -> list[str]:
+    """Return what was done as the client prefers (RFC 7240, section 3).
+
+    Args:
+        request: The request.
+        job: The job, as it was when the waiting was over.
+        longest_wait: For how many seconds one can wait at most; None where one cannot.
+    """
+    preferences = request.preferences()
     applied = []
     if preferences.respond_async and not job.has_ended:
         applied.append("respond-async")
-    if preferences.wait_seconds is not None:
+    if preferences.wait_seconds is not None and job.has_ended:
         applied.append(f"wait={preferences.wait_seconds}")
+    elif preferences.wait_seconds is not None and longest_wait is not None:
+        applied.append(f"wait={min(preferences.wait_seconds, longest_wait)}")
     elif preferences.waits and job.has_ended:
         applied.append("wait")
-    if preferences.returns is not None and job.status is JobStatus.successful:
+    has_values_or_links = job.status is JobStatus.successful and not request.wants_html
+    if preferences.returns is not None and has_values_or_links:
         applied.append(f"return={preferences.returns}")
-    return {"Preference-Applied": ", ".join(applied)} if applied else {}
+    return applied

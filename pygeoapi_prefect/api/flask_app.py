@@ -12,20 +12,20 @@ import flask
 from flask import Blueprint, Flask
 from flask_cors import CORS
 from pygeoapi import flask_app as pygeoapi_flask_app
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from pygeoapi_prefect.api import routes
 from pygeoapi_prefect.api.answers import Answer, finished
 from pygeoapi_prefect.api.problems import error_answer, status_answer
-from pygeoapi_prefect.api.request import Request
-from pygeoapi_prefect.api.service import prepare
+from pygeoapi_prefect.api.request import Request, too_large
+from pygeoapi_prefect.api.service import manager_of, prepare
 from pygeoapi_prefect.errors import PygeoapiPrefectError
 
 _API = pygeoapi_flask_app.api_
 
 
-def _request() -> Request:
-    return Request(flask.request, _API.locales, flask.request.get_data())
+def _request(body: bytes = b"") -> Request:
+    return Request(flask.request, _API.locales, body)
 
 
 def _response(answer: Answer) -> flask.Response:
@@ -39,9 +39,10 @@ def _response(answer: Answer) -> flask.Response:
     return response
 
 
-def _view(function: Callable[..., Answer]) -> Callable[..., flask.Response]:
+def _view(route: routes.Route) -> Callable[..., flask.Response]:
     def view(**parameters: Any) -> flask.Response:
-        return _response(routes.answer(_API, _request(), function, parameters))
+        body = flask.request.get_data()
+        return _response(routes.answer(_API, _request(body), route, parameters))
 
     return view
 
@@ -56,6 +57,11 @@ def _answer_http_error(error: HTTPException) -> flask.Response:
     if allowed := error.get_response().headers.get("Allow"):
         response.headers["Allow"] = allowed
     return response
+
+
+def _answer_too_large(_: RequestEntityTooLarge) -> flask.Response:
+    request, limit = _request(), flask.current_app.config["MAX_CONTENT_LENGTH"]
+    return _response(finished(request, error_answer(_API, request, too_large(limit))))
 
 
 def _answer_error(error: Exception) -> flask.Response:
@@ -76,6 +82,8 @@ def _make_app() -> Flask:
         static_url_path=theirs.static_url_path,
     )
     app.config.update(theirs.config)
+    # also under servers that have no limit of their own
+    app.config["MAX_CONTENT_LENGTH"] = manager_of(_API).configuration.max_request_bytes
     app.url_map.strict_slashes = theirs.url_map.strict_slashes
     if pygeoapi_flask_app.CONFIG["server"].get("cors", False):
         CORS(app, expose_headers="*")
@@ -88,7 +96,7 @@ def _make_app() -> Flask:
         blueprint.add_url_rule(
             re.sub(r"{(\w+)(?::(\w+))?}", _flask_variable, route.path),
             endpoint=f"{route.method} {route.path}".replace(".", " "),
-            view_func=_view(route.function),
+            view_func=_view(route),
             methods=[route.method],
         )
     app.register_blueprint(blueprint)
@@ -96,6 +104,7 @@ def _make_app() -> Flask:
     if pygeoapi_flask_app.CONFIG["server"].get("admin"):
         app.register_blueprint(pygeoapi_flask_app.ADMIN_BLUEPRINT)
     app.register_error_handler(HTTPException, _answer_http_error)
+    app.register_error_handler(RequestEntityTooLarge, _answer_too_large)
     app.register_error_handler(Exception, _answer_error)
     return app
 

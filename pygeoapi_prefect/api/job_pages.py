@@ -11,7 +11,12 @@ from pygeoapi.api import API
 from pygeoapi_prefect.api.answers import Answer, page_answer
 from pygeoapi_prefect.api.request import Request
 from pygeoapi_prefect.api.service import manager_of
-from pygeoapi_prefect.errors import PygeoapiPrefectError, StorageError, UnknownProcess
+from pygeoapi_prefect.errors import (
+    BackendUnavailable,
+    PygeoapiPrefectError,
+    StorageError,
+    UnknownProcess,
+)
 from pygeoapi_prefect.execution import Output
 from pygeoapi_prefect.jobs import Job, JobFilter, rfc3339
 from pygeoapi_prefect.manager import PrefectManager
@@ -91,8 +96,8 @@ def job_list_page(
             "process_ids": sorted(job_filter.process_ids or ()),
             "statuses": sorted(job_filter.statuses or ()),
             "datetime": request.params.get("datetime") or "",
-            "min_duration": request.params.get("minDuration") or "",
-            "max_duration": request.params.get("maxDuration") or "",
+            "min_duration": ",".join(request.strings("minDuration")),
+            "max_duration": ",".join(request.strings("maxDuration")),
             "is_set": job_filter != JobFilter(),
         },
     }
@@ -141,8 +146,8 @@ def _process_title(manager: PrefectManager, process_id: str) -> str:
 def _description(manager: PrefectManager, process_id: str) -> Mapping[str, Any]:
     try:
         return manager.process(process_id).description
-    except UnknownProcess:
-        return {}  # its jobs outlive a process
+    except (UnknownProcess, BackendUnavailable):
+        return {}  # its jobs outlive a process, and are there before it is discovered
 
 
 def _text(text: Any) -> str:

@@ -19,9 +19,8 @@ from pygeoapi_prefect.api.problems import problem_of
 from pygeoapi_prefect.api.request import Request
 from pygeoapi_prefect.api.service import job_url, manager_of, page_links
 from pygeoapi_prefect.config import LogPublication
-from pygeoapi_prefect.errors import ResultUnavailable
 from pygeoapi_prefect.jobs import JOB_TYPE, Job, JobFilter, status_document
-from pygeoapi_prefect.manager import require_successful
+from pygeoapi_prefect.manager import failure_of
 from pygeoapi_prefect.schemas import JobStatus
 
 RESULTS_RELATION: Final = "http://www.opengis.net/def/rel/ogc/1.0/results"
@@ -38,7 +37,8 @@ def get_job(api: API, request: Request, job_id: str) -> Answer:
     status = status_info(api, job)
     if request.wants_html:
         return job_page(api, request, job, status)
-    status["links"] = [*document_links(request, job_url(api, job_id)), *status["links"]]
+    others = [one for one in status["links"] if one["rel"] != "alternate"]
+    status["links"] = [*document_links(request, job_url(api, job_id)), *others]
     return json_answer(api, request, status)
 
 
@@ -59,7 +59,8 @@ def get_jobs(api: API, request: Request) -> Answer:
             request,
             f"{api.base_url}/jobs",
             offset=offset,
-            limit=limit,
+            # with durations, `offset` counts jobs that were looked at, not those that were found
+            prev_offset=max(0, offset - limit) if offset and not job_filter.has_duration else None,
             next_offset=page.next_offset,
         ),
         "numberReturned": len(page.jobs),
@@ -97,11 +98,8 @@ def delete_job(api: API, request: Request, job_id: str) -> Answer:
 def status_info(api: API, job: Job) -> dict[str, Any]:
     """Return the status of a job (``statusInfo.yaml``), with what version 2.0 adds."""
     status = {**status_document(job), "links": _links(api, job)}
-    if job.status is JobStatus.failed:
-        try:
-            require_successful(job)
-        except ResultUnavailable as error:
-            status["exception"] = problem_of(error, job_url(api, job.job_id))
+    if job.status is JobStatus.failed and (failure := failure_of(job)):
+        status["exception"] = problem_of(failure, job_url(api, job.job_id))
     return status
 
 
@@ -126,8 +124,9 @@ def job_filter_of(request: Request) -> JobFilter:
         statuses=frozenset(map(JobStatus, statuses)) if statuses else None,
         created_from=created_from,
         created_until=created_until,
-        min_duration_seconds=request.number("minDuration"),
-        max_duration_seconds=request.number("maxDuration"),
+        # a job that is as long as any of several is as long as the least of them
+        min_duration_seconds=min(request.durations("minDuration"), default=None),
+        max_duration_seconds=max(request.durations("maxDuration"), default=None),
     )
 
 

@@ -48,7 +48,7 @@ def get_logs(api: API, request: Request, job_id: str) -> Answer:
     if page.following is not None:
         query = urllib.parse.urlencode({"after": str(page.following), "limit": limit})
         next_url = f"{url}?{query}"
-    if _wants_text(request):
+    if not request.params.get("f") and _accepts_text_best(request):
         headers = headers_of(api, request, TEXT_MEDIA_TYPE)
         if next_url is not None:
             headers["Link"] = f'<{next_url}>; rel="next"'
@@ -71,7 +71,7 @@ def get_logs(api: API, request: Request, job_id: str) -> Answer:
     return json_answer(api, request, document)
 
 
-def _wants_text(request: Request) -> bool:
+def _accepts_text_best(request: Request) -> bool:
     return request.accept.best_match(["application/json", "text/plain"]) == "text/plain"
 
 

@@ -132,7 +132,7 @@ def ogc_schemas() -> Json:
     - defaults that are lists where a text is meant, and a required member that does not exist;
     - ``oneOf`` between a text and base64, or a number and an integer, which no text and no
       integer can satisfy;
-    - ``statusInfo`` has the members that version 2.0 adds.
+    - ``statusInfo`` has the members that version 2.0 adds, and ``exception`` those of ours.
     """
     folder = resources.files(__package__) / "ogc"
     schemas: Json = {
@@ -151,6 +151,21 @@ def ogc_schemas() -> Json:
     schemas["statusInfo"]["properties"] |= {
         "id": {"type": "string"},
         "exception": {"$ref": f"{_SCHEMAS}/exception"},
+    }
+    schemas["exception"]["properties"]["errors"] = {
+        "type": "array",
+        "description": "What is wrong with an execute request, where that is several things",
+        "items": {
+            "type": "object",
+            "required": ["pointer", "detail"],
+            "properties": {
+                "pointer": {
+                    "type": "string",
+                    "description": "Where in the request (RFC 6901), such as `/inputs/name`",
+                },
+                "detail": {"type": "string"},
+            },
+        },
     }
     schemas["jobList"]["properties"] |= {
         "numberMatched": {
@@ -227,6 +242,7 @@ _ERRORS: Final = {
     "404": ("NotFound", "There is no such thing"),
     "410": ("Gone", "The job was dismissed, and has no results"),
     "413": ("TooLarge", "The request is too large"),
+    "415": ("UnsupportedMediaType", "The request is not declared to be JSON"),
     "416": ("RangeNotSatisfiable", "The result has no such bytes"),
     "500": ("ServerError", "The job failed, or the server did"),
     "503": ("Unavailable", "The server behind this one does not answer; try again later"),
@@ -248,7 +264,9 @@ def _parameters() -> Json:
             {"type": "string", "enum": ["json", "html"]},
         ),
         "lang": _query(
-            "lang", "Language of texts, as in `en-US`", {"type": "string", "pattern": "^[a-z]{2}$"}
+            "lang",
+            "Language of texts, as in `en-US`",
+            {"type": "string", "pattern": "^[a-z]{2}(-[A-Z]{2})?$"},
         ),
         "limit": _query(
             "limit",
@@ -262,7 +280,7 @@ def _parameters() -> Json:
         ),
         "offset": _query(
             "offset",
-            "Where the response starts; follow `next` and `prev` links rather than counting",
+            "Where the response starts; follow links (`next`, `prev`, `first`), do not count",
             {"type": "integer", "minimum": 0, "default": 0},
         ),
         "jobType": _list_query("type", "Type of the jobs", {"type": "string", "enum": [JOB_TYPE]}),
@@ -276,15 +294,15 @@ def _parameters() -> Json:
             "which may be `..`, as in `2030-01-01T00:00:00Z/..`",
             {"type": "string", "example": "2030-01-01T00:00:00Z/.."},
         ),
-        "minDuration": _query(
+        "minDuration": _list_query(
             "minDuration",
             "How many seconds the jobs ran, or have been running, at least",
-            {"type": "number", "minimum": 0},
+            {"type": "integer", "minimum": 0},
         ),
-        "maxDuration": _query(
+        "maxDuration": _list_query(
             "maxDuration",
             "How many seconds the jobs ran, or have been running, at most",
-            {"type": "number", "minimum": 0},
+            {"type": "integer", "minimum": 0},
         ),
         "prefer": {
             "name": "Prefer",
@@ -459,7 +477,7 @@ def _describe_process(path: str, operations: Json) -> None:
 def _describe_execution(operation: Json) -> None:
     operation["parameters"] = _refs("parameters", "prefer")
     operation["responses"] = {
-        **_answers("Results", "400", "404", "410", "413", "500"),
+        **_answers("Results", "400", "404", "410", "413", "415", "500"),
         "201": {"$ref": f"{_RESPONSES}/Accepted"},
         "204": {"$ref": f"{_RESPONSES}/References"},
     }

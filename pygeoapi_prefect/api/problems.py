@@ -12,7 +12,7 @@ from pygeoapi.api import API
 
 from pygeoapi_prefect.api.answers import JSON_MEDIA_TYPE, Answer, json_answer, page_answer
 from pygeoapi_prefect.api.request import Request
-from pygeoapi_prefect.errors import PygeoapiPrefectError
+from pygeoapi_prefect.errors import InvalidRequest, PygeoapiPrefectError
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 10
@@ -27,7 +27,18 @@ def problem_of(error: PygeoapiPrefectError, instance: str) -> dict[str, Any]:
         error: The error.
         instance: What it happened to: address of a job, or path of a request.
     """
-    return _problem(error.http_status_code, error.ogc_exception_code, error.detail, instance)
+    problem = _problem(error.http_status_code, error.ogc_exception_code, error.detail, instance)
+    if isinstance(error, InvalidRequest) and error.flaws:
+        # by which forms find the inputs that it is about
+        problem["errors"] = [
+            {"pointer": _pointer(flaw.path), "detail": flaw.reason} for flaw in error.flaws
+        ]
+    return problem
+
+
+def _pointer(path: tuple[str, ...]) -> str:
+    """Return a path in a request as JSON pointer (RFC 6901)."""
+    return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in path)
 
 
 def error_answer(

@@ -29,7 +29,7 @@ def get_processes(api: API, request: Request) -> Answer:
             request,
             f"{api.base_url}/processes",
             offset=offset,
-            limit=limit,
+            prev_offset=max(0, offset - limit) if offset else None,
             next_offset=offset + limit if offset + limit < len(process_ids) else None,
         ),
     }

@@ -10,14 +10,13 @@ from typing import Any, Final
 
 from pygeoapi import l10n
 from pygeoapi.api import APIRequest
-from pygeoapi.formats import F_HTML, F_JSON, FORMAT_TYPES
+from pygeoapi.formats import F_HTML, F_JSON, F_JSONLD, FORMAT_TYPES
 from werkzeug.datastructures import MIMEAccept
-from werkzeug.http import parse_accept_header, parse_list_header
+from werkzeug.http import parse_accept_header, parse_list_header, parse_options_header
 
-from pygeoapi_prefect.errors import InvalidParameter
+from pygeoapi_prefect.errors import InvalidParameter, RequestTooLarge
 from pygeoapi_prefect.schemas import ReturnPreference
 
-MAX_BODY_BYTES: Final = 1024**3
 LIMIT_DEFAULT: Final = 10
 LIMIT_MAX: Final = 10_000
 MAX_INTEGER: Final = 2**31 - 1
@@ -75,6 +74,19 @@ class Request(APIRequest):
         return params
 
     @property
+    def is_declared_as_json(self) -> bool:
+        """Whether the body is JSON by what the client says, or by what it need not say.
+
+        Browsers let any page send forms and plain text here, and bodies without a type, but
+        JSON only where this service allows it (CORS). They are known by ``Origin``, which they
+        send with all that pages post.
+        """
+        media_type = parse_options_header(self.field("content-type"))[0].lower()
+        if not media_type:
+            return not self.field("origin")
+        return media_type == FORMAT_TYPES[F_JSON] or media_type.endswith("+json")
+
+    @property
     def accept(self) -> MIMEAccept:
         """The media types that the client accepts, best first."""
         return parse_accept_header(self.field("accept"), MIMEAccept)
@@ -88,7 +100,7 @@ class Request(APIRequest):
         # pygeoapi divides by the quality, and fails where it is zero or no number
         if format_ := str(self._args.get("f") or "").strip():
             return format_
-        known = {media_type.partition(";")[0]: name for name, media_type in FORMAT_TYPES.items()}
+        known = {FORMAT_TYPES[name]: name for name in (F_HTML, F_JSON, F_JSONLD)}
         for media_type, quality in self.accept:
             if quality > 0 and media_type in known:
                 return str(known[media_type])
@@ -144,15 +156,17 @@ class Request(APIRequest):
         """Return where a page starts."""
         return self.integer("offset", 0, minimum=0, maximum=MAX_INTEGER)
 
-    def number(self, name: str) -> float | None:
-        """Return a parameter that is a number, 0 or more."""
-        text = self.params.get(name)
-        if text is None:
-            return None
-        if not _ONE_NUMBER.fullmatch(text):
-            raise InvalidParameter(f"{name}: must be a number of seconds, 0 or more")
+    def durations(self, name: str) -> list[float]:
+        """Return a parameter that lists numbers of seconds, 0 or more; version 2.0 has one."""
+        if name not in self.params:
+            return []
+        texts = self.strings(name)
+        if not texts or not all(map(_ONE_NUMBER.fullmatch, texts)):
+            raise InvalidParameter(
+                f"{name}: must be a number of seconds, 0 or more; several are separated by commas"
+            )
         # as datetime goes: nothing has run for longer than a century
-        return min(float(text), 3.2e9)
+        return [min(float(text), 3.2e9) for text in texts]
 
     def interval(self, name: str) -> tuple[dt.datetime | None, dt.datetime | None]:
         """Return a parameter that is a time or an interval, as first and last moment.
@@ -180,6 +194,11 @@ class Request(APIRequest):
     def preferences(self) -> "Preferences":
         """Return what the ``Prefer`` fields say."""
         return Preferences.of(self.field("prefer"))
+
+
+def too_large(limit: int) -> RequestTooLarge:
+    """Return the error that a body of more bytes than a limit is."""
+    return RequestTooLarge(f"the body is over {limit} bytes, which is all that this server takes")
 
 
 def _parameters_of(request: Any) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from pygeoapi.api import API
+from pygeoapi.formats import F_HTML, F_JSON, F_JSONLD
 
 from pygeoapi_prefect.api import (
     assets,
@@ -36,15 +37,17 @@ class Route:
         path: Path below that of the service; ``{name}`` is handed to the function, and
             ``{name:path}`` may have slashes.
         function: Called with API, request, and what the path names.
+        formats: What clients may ask for with ``f``.
     """
 
     method: str
     path: str
     function: Callable[..., Answer]
+    formats: tuple[str, ...] = (F_JSON, F_HTML)
 
 
 ROUTES: Final = (
-    Route("GET", "/", landing.get_landing_page),
+    Route("GET", "/", landing.get_landing_page, (F_JSON, F_HTML, F_JSONLD)),
     Route("GET", "/openapi", definition.get_openapi),
     Route("GET", "/conformance", conformance.get_conformance),
     Route("GET", "/processes", processes.get_processes),
@@ -60,14 +63,12 @@ ROUTES: Final = (
 )
 
 
-def answer(
-    api: API, request: Request, function: Callable[..., Answer], parameters: Mapping[str, Any]
-) -> Answer:
-    """Return what a function answers, or the problem that it met."""
+def answer(api: API, request: Request, route: Route, parameters: Mapping[str, Any]) -> Answer:
+    """Return what the function of a route answers, or the problem that it met."""
     try:
-        if not request.is_valid():
-            raise InvalidParameter("f: this service has no such format; it has json and html")
-        made = function(api, request, **parameters)
+        if request.params.get("f") and request.format not in route.formats:
+            raise InvalidParameter(f"f: must be one of {', '.join(route.formats)}")
+        made = route.function(api, request, **parameters)
     except PygeoapiPrefectError as error:
         if error.http_status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("%s %s: %s", request.method, request.path, error.detail)

@@ -46,11 +46,23 @@ def output_url(api: API, job_id: str, output_id: str) -> str:
 
 
 def page_links(
-    request: Request, url: str, *, offset: int, limit: int, next_offset: int | None
+    request: Request,
+    url: str,
+    *,
+    offset: int,
+    prev_offset: int | None,
+    next_offset: int | None,
 ) -> list[dict[str, str]]:
-    """Return links of a list: to itself in each form, and to the pages beside it.
+    """Return links of a list: to itself in each form, to its first page, and to those beside it.
 
     They keep all parameters of the request.
+
+    Args:
+        request: The request.
+        url: Address of the list.
+        offset: Where the page starts.
+        prev_offset: Where the page before it does, if there is one and that is known.
+        next_offset: Where the page after it does, if there is one.
     """
     kept = [(name, value) for name, value in request.parameters if name not in ("f", "offset")]
 
@@ -59,10 +71,13 @@ def page_links(
 
     links = document_links(request, url, query(("offset", offset)) if offset else query())
     form = [("f", request.format)] if request.params.get("f") else []
-    if next_offset is not None:
-        href = f"{url}?{query(('offset', next_offset), *form)}"
-        links.append(link("next", href, title="Next page"))
-    if offset:
-        href = f"{url}?{query(('offset', max(0, offset - limit)), *form)}"
-        links.append(link("prev", href, title="Previous page"))
+    beside = (
+        ("next", next_offset, "Next page"),
+        ("prev", prev_offset, "Previous page"),
+        ("first", 0 if offset else None, "First page"),
+    )
+    for relation, start, title in beside:
+        if start is not None:
+            href = f"{url}?{query(('offset', start), *form)}"
+            links.append(link(relation, href, title=title))
     return links

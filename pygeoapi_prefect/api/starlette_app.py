@@ -11,18 +11,21 @@ from typing import Any, cast
 
 from pygeoapi import starlette_app as pygeoapi_starlette_app
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pygeoapi_prefect.api import routes
 from pygeoapi_prefect.api.answers import Answer, finished
 from pygeoapi_prefect.api.problems import error_answer, status_answer
-from pygeoapi_prefect.api.request import MAX_BODY_BYTES, Request
-from pygeoapi_prefect.api.service import prepare
-from pygeoapi_prefect.errors import PygeoapiPrefectError, RequestTooLarge
+from pygeoapi_prefect.api.request import Request, too_large
+from pygeoapi_prefect.api.service import manager_of, prepare
+from pygeoapi_prefect.errors import PygeoapiPrefectError
 
 _API = pygeoapi_starlette_app.api_
 
@@ -34,24 +37,45 @@ def _response(answer: Answer) -> Response:
     return StreamingResponse(content, int(status), headers)
 
 
-async def _body(request: StarletteRequest) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise RequestTooLarge(f"the body is over {MAX_BODY_BYTES} bytes")
-    return bytes(body)
+class _BodyLimit:
+    """Middleware that hands on no more of a body than a limit: who reads on gets our error.
+
+    Args:
+        app: What it is in front of.
+        limit: How many bytes.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "")
+        announced = int(length) if length.isdecimal() else 0
+        received = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            if announced <= self._limit:
+                message = await receive()
+                received += len(message.get("body", b""))
+                if received <= self._limit:
+                    return message
+            raise too_large(self._limit)
+
+        await self._app(scope, receive_within_limit, send)
 
 
-def _endpoint(
-    function: Callable[..., Answer],
-) -> Callable[[StarletteRequest], Awaitable[Response]]:
+def _endpoint(route: routes.Route) -> Callable[[StarletteRequest], Awaitable[Response]]:
     async def endpoint(request: StarletteRequest) -> Response:
-        ours = Request(request, _API.locales, await _body(request))
+        ours = Request(request, _API.locales, await request.body())
         # jobs that clients wait for must not hold up the event loop
         return _response(
             await asyncio.get_running_loop().run_in_executor(
-                None, routes.answer, _API, ours, function, request.path_params
+                None, routes.answer, _API, ours, route, request.path_params
             )
         )
 
@@ -85,9 +109,12 @@ def _extended_app() -> Starlette:
         if cast(Any, middleware.cls) is CORSMiddleware:
             # pygeoapi's lets other sites' pages send nothing but forms
             middleware.kwargs["allow_headers"] = ["*"]
+    limit = manager_of(_API).configuration.max_request_bytes
+    # innermost: what it raises has an answer like any other error
+    app.user_middleware.append(Middleware(_BodyLimit, limit=limit))
     prefix = pygeoapi_starlette_app.url_prefix
     app.router.routes[:0] = [
-        Route(f"{prefix}{route.path}", _endpoint(route.function), methods=[route.method])
+        Route(f"{prefix}{route.path}", _endpoint(route), methods=[route.method])
         for route in routes.ROUTES
     ]
     app.add_exception_handler(HTTPException, _answer_http_error)

@@ -22,7 +22,6 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import TERMINAL_STATES
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import get_current_settings
 
 from pygeoapi_prefect.code_storage import (
     StagedCode,
@@ -31,7 +30,7 @@ from pygeoapi_prefect.code_storage import (
     stage_code,
     upload_code,
 )
-from pygeoapi_prefect.config import Configuration, load_configuration
+from pygeoapi_prefect.configuration_file import Configuration
 from pygeoapi_prefect.deployments.existing import misfits
 from pygeoapi_prefect.deployments.settings import (
     SERVICE_LABEL,
@@ -51,8 +50,10 @@ from pygeoapi_prefect.deployments.work_pools import (
 from pygeoapi_prefect.errors import BackendUnavailable, ConfigurationError, StorageError
 from pygeoapi_prefect.flows import ProcessDefinition
 from pygeoapi_prefect.jobs import JOB_TAG, PROCESS_LABEL
+from pygeoapi_prefect.prefect_api import api_url, shown
 from pygeoapi_prefect.processes import Process, load_process
-from pygeoapi_prefect.storage import block_for, is_block, load_block
+from pygeoapi_prefect.storage import block_for, load_block
+from pygeoapi_prefect.storage_address import is_block
 
 logger = logging.getLogger(__name__)
 
@@ -376,19 +377,14 @@ class Plan:
 
 
 @contextlib.contextmanager
-def planned(config_path: Path) -> Iterator[Plan]:
+def planned(configuration: Configuration) -> Iterator[Plan]:
     """Find out what there is to do for a configuration; the plan can be applied within.
 
     Raises:
-        ConfigurationError: The configuration as a whole cannot be used.
         BackendUnavailable: The Prefect API does not answer, or none is configured; here and
             from the plan.
     """
-    configuration = load_configuration(config_path)
-    url = get_current_settings().api.url
-    if not url:
-        # Prefect would quietly start a server of its own
-        raise BackendUnavailable("no Prefect server is configured: set PREFECT_API_URL")
+    url = shown(api_url())
     try:
         with get_client(sync_client=True) as client, tempfile.TemporaryDirectory() as staging:
             yield Plan(client, configuration, Path(staging))
@@ -400,16 +396,15 @@ def planned(config_path: Path) -> Iterator[Plan]:
         raise BackendUnavailable(f"the Prefect API at {url} cannot be reached") from error
 
 
-def deploy(config_path: Path) -> list[DeploymentChange]:
+def deploy(configuration: Configuration) -> list[DeploymentChange]:
     """Make work pool, result storage and deployments what a configuration says.
 
     Doing it again changes nothing. A process that cannot be deployed keeps no other from it.
 
     Raises:
-        ConfigurationError: The configuration as a whole cannot be used.
         BackendUnavailable: The Prefect API does not answer, or none is configured.
     """
-    with planned(config_path) as plan:
+    with planned(configuration) as plan:
         return [*plan.apply()]
 
 

@@ -71,11 +71,12 @@ export function localiseTimes(root) {
   }
 }
 
-/** What is wrong, as the server says it. */
+/** What is wrong, as the server says it; `errors` are {pointer, detail} of parts of a request. */
 export class Problem extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, errors = []) {
     super(detail);
     this.status = status;
+    this.errors = errors;
   }
 }
 
@@ -88,17 +89,17 @@ export async function request(url, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, t("The server cannot be reached."));
   }
-  if (!response.ok) throw new Problem(response.status, await detailOf(response));
+  if (!response.ok) throw await problemOf(response);
   return response;
 }
 
-async function detailOf(response) {
-  const text = await response.text();
+async function problemOf(response) {
+  const text = await textOf(response);
   try {
-    const problem = JSON.parse(text);
-    return String(problem.detail ?? problem.description ?? problem.title ?? text);
+    const { detail, description, title, errors } = JSON.parse(text);
+    return new Problem(response.status, String(detail ?? description ?? title ?? text), errors);
   } catch {
-    return `${response.status} ${response.statusText}`.trim();
+    return new Problem(response.status, `${response.status} ${response.statusText}`.trim());
   }
 }
 
@@ -107,13 +108,32 @@ export async function requestJson(url, options = {}) {
     ...options,
     headers: { Accept: "application/json", ...options.headers },
   });
-  return response.json();
+  return jsonOf(response);
+}
+
+/** The JSON that a response is. Throws `Problem` where it is something else, or breaks off. */
+export async function jsonOf(response) {
+  const text = await textOf(response);
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Problem(response.status, t("The answer of the server is not understood."));
+  }
+}
+
+async function textOf(response) {
+  try {
+    return await response.text();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, t("The server cannot be reached."));
+  }
 }
 
 /** Fetch a page again, and return it as a document, in which no script runs. */
 export async function requestPage(url) {
   const response = await request(url, { headers: { Accept: "text/html" } });
-  return new DOMParser().parseFromString(await response.text(), "text/html");
+  return new DOMParser().parseFromString(await textOf(response), "text/html");
 }
 
 /** Wait, longer while the page is not looked at; an event may end the wait. */

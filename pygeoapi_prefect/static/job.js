@@ -3,6 +3,7 @@
 import {
   apiUrl,
   humanDuration,
+  jsonOf,
   localiseTimes,
   pause,
   Problem,
@@ -105,7 +106,7 @@ async function follow() {
     try {
       const response = await request(jobUrl, { headers: { Accept: "application/json" } });
       clockSkew = (Date.parse(response.headers.get("Date")) || Date.now()) - Date.now();
-      const status = await response.json();
+      const status = await jsonOf(response);
       showStatus(status);
       if (ENDED.includes(status.status)) await showOutcome();
       const now = `${status.status} ${status.progress} ${status.message}`;
@@ -143,7 +144,7 @@ dialog.addEventListener("close", async () => {
   dismiss.disabled = true;
   try {
     const response = await request(jobUrl, { method: "DELETE", headers: { Accept: "application/json" } });
-    const status = await response.json();
+    const status = await jsonOf(response);
     if (removes) {
       const list = apiUrl("jobs");
       list.search = "f=html";

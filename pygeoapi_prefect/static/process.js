@@ -1,6 +1,6 @@
 // The page of a process: a form for its inputs, its execution, and its results.
 
-import { apiRoot, apiUrl, h, humanDuration, newId, Problem, request, t } from "./common.js";
+import { apiRoot, apiUrl, h, humanDuration, jsonOf, newId, Problem, request, t } from "./common.js";
 import { preview } from "./previews.js";
 import { FieldError, listWidget, makeWidget } from "./widgets.js";
 
@@ -49,6 +49,8 @@ function makeField(inputId, input) {
   return {
     element,
     write: (value) => widget.write(value),
+    size: () => widget.contents().reduce((sum, content) => sum + content.size, 0),
+    ready: () => Promise.all(widget.contents().map((content) => content.ready())),
     read: () => {
       const value = widget.read();
       if (value === undefined && isRequired) throw new FieldError(t("This is required."), widget.control);
@@ -72,9 +74,10 @@ for (const [inputId, input] of Object.entries(description.inputs ?? {})) {
   fields.set(inputId, field);
   document.getElementById("inputs").append(field.element);
   field.element.addEventListener("input", () => field.show(null));
+  field.element.addEventListener("fault", ({ detail }) => field.show(detail.message, detail.element));
 }
 
-/** Read all inputs; what cannot be read is handed to `refuse`. */
+/** Read all inputs as they are now; what cannot be read is handed to `refuse`. */
 function readInputs(refuse) {
   const inputs = {};
   for (const [inputId, field] of fields) {
@@ -87,6 +90,18 @@ function readInputs(refuse) {
     }
   }
   return inputs;
+}
+
+/** Wait until all files have been read; those that cannot be are handed to `refuse`. */
+async function filesRead(refuse) {
+  for (const field of fields.values()) {
+    try {
+      await field.ready();
+    } catch (error) {
+      if (!(error instanceof FieldError)) throw error;
+      refuse(field, error);
+    }
+  }
 }
 
 function readOutputs() {
@@ -118,14 +133,20 @@ function shellQuoted(text) {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-function showCommand() {
+/** The request as an argument of curl; a large one is in a file, and is not made for this. */
+function commandData() {
+  const size = [...fields.values()].reduce((sum, field) => sum + field.size(), 0);
+  if (size > COMMAND_MAX_CHARACTERS) return "@request.json";
   const body = JSON.stringify(executeRequest(() => {}));
-  const isLarge = body.length > COMMAND_MAX_CHARACTERS;
+  return body.length > COMMAND_MAX_CHARACTERS ? "@request.json" : shellQuoted(body);
+}
+
+function showCommand() {
   const lines = [
     `curl -X POST ${shellQuoted(executionUrl.href)}`,
     "-H 'Content-Type: application/json'",
     ...(isAsync() ? ["-H 'Prefer: respond-async'"] : []),
-    `--data ${isLarge ? "@request.json" : shellQuoted(body)}`,
+    `--data ${commandData()}`,
   ];
   document.getElementById("command-text").textContent = lines.join(" \\\n  ");
 }
@@ -177,33 +198,54 @@ function showFormProblem(message) {
 /** Show what the server has to say next to the inputs that it is about, the rest at the button. */
 function showProblem(problem) {
   const others = [];
-  let first = null;
-  for (const part of problem.message.split(/; (?=(?:input|unknown|output|and \d+ more)\b)/)) {
-    const [, inputId, what] = /^input '((?:[^'\\]|\\.)*)'[^:]*: (.*)$/s.exec(part) ?? [];
-    const field = fields.get(inputId);
-    if (field) {
-      field.show(what);
-      first ??= field;
-    } else others.push(part);
+  const found = new Map();
+  for (const { pointer, detail } of problem.errors) {
+    const [part, name] = pointer.slice(1).split("/").map(unescaped);
+    const field = part === "inputs" ? fields.get(name) : undefined;
+    if (field) found.set(field, [...(found.get(field) ?? []), detail]);
+    else others.push(name === undefined ? detail : `${name}: ${detail}`);
   }
-  if (first) others.unshift(t("Some inputs need attention."));
-  showFormProblem(others.join("\n") || t("The request was refused."));
-  first?.focus();
+  for (const [field, details] of found) field.show(details.join("\n"));
+  if (found.size) others.unshift(t("Some inputs need attention."));
+  showFormProblem(others.join("\n") || problem.message || t("The request was refused."));
+  [...found.keys()][0]?.focus();
+}
+
+/** A name in a JSON pointer, as it is elsewhere. */
+function unescaped(name) {
+  return name.replaceAll("~1", "/").replaceAll("~0", "~");
 }
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   if (submit.disabled) return;
   clearProblems();
-  const refused = [];
-  const body = executeRequest((field, error) => {
+  submit.disabled = true;
+  try {
+    await check();
+  } finally {
+    submit.disabled = false;
+    formStatus.textContent = "";
+    // a button that is disabled loses it
+    if (document.activeElement === document.body) submit.focus({ preventScroll: true });
+  }
+});
+
+/** Execute what was entered, or show what is wrong with it. */
+async function check() {
+  const refused = new Map();
+  const refuse = (field, error) => {
+    if (refused.has(field)) return;
     field.show(error.message, error.element);
-    refused.push([field, error]);
-  });
-  if (refused.length) {
-    const [[field, error]] = refused;
+    refused.set(field, error);
+  };
+  formStatus.textContent = t("Reading files …");
+  await filesRead(refuse);
+  const body = executeRequest(refuse);
+  if (refused.size) {
+    const field = [...fields.values()].find((one) => refused.has(one));
     showFormProblem(t("Some inputs need attention."));
-    field.focus(error.element);
+    field.focus(refused.get(field).element);
     return;
   }
   if (form.querySelector("[data-output-id]") && !body.outputs) {
@@ -212,11 +254,18 @@ form.addEventListener("submit", async (event) => {
     form.querySelector("[data-output-id]").focus();
     return;
   }
-  await execute(body);
-});
+  let text;
+  try {
+    text = JSON.stringify(body);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error; // no browser has a text of any length
+    showFormProblem(t("This is too much for a browser to send: give large files by their addresses."));
+    return;
+  }
+  await execute(text);
+}
 
 async function execute(body) {
-  submit.disabled = true;
   result.hidden = true;
   formStatus.textContent = t("Executing …");
   form.setAttribute("aria-busy", "true");
@@ -229,17 +278,15 @@ async function execute(body) {
         Accept: "application/json",
         ...(isAsync() ? { Prefer: "respond-async" } : {}),
       },
-      body: JSON.stringify(body),
+      body,
     });
-    const answer = response.status === 204 ? {} : await response.json();
+    const answer = response.status === 204 ? {} : await jsonOf(response);
     if (response.status === 201) showJob(answer);
     else showResults(answer, (performance.now() - startedAt) / 1000);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     showProblem(error);
   } finally {
-    submit.disabled = false;
-    formStatus.textContent = "";
     form.removeAttribute("aria-busy");
   }
 }

@@ -2,7 +2,9 @@
 //
 // A widget is {element, control, read, write}: `read` returns a value, or undefined where nothing
 // was entered, and throws `FieldError`; `write` shows a value; `control` is the one element that a
-// label belongs to, or null where there are several.
+// label belongs to, or null where there are several. What may be large, and comes from files, is
+// in `contents()`: [{size, ready}], where `ready` waits until a file has been read, and throws
+// `FieldError` where that failed. A file that fails tells its field with the event `fault`.
 
 import { h, humanSize, newId, t } from "./common.js";
 
@@ -18,7 +20,10 @@ export class FieldError extends Error {
 
 /** The widget for values of a schema. `name` is what its controls are called. */
 export function makeWidget(schema, name) {
-  const whole = merged(schema);
+  return { contents: () => [], ...widgetOf(merged(schema), name) };
+}
+
+function widgetOf(whole, name) {
   switch (kindOf(whole)) {
     case "bbox":
       return bboxWidget(name);
@@ -198,7 +203,13 @@ function enumWidget(values, name, labels = values) {
 
 // Documents
 
-function fileLoader(name, accept, load) {
+/**
+ * A file to choose: {control, remove, note, ready, reset, tell}.
+ *
+ * `read` makes content of a file, which takes a while; `show` takes it, or undefined where there
+ * is none any more. `tell` says where else content came from, and lets it be removed too.
+ */
+function fileLoader(name, accept, read, show) {
   const control = h("input", {
     type: "file",
     class: "form-control form-control-sm",
@@ -206,13 +217,75 @@ function fileLoader(name, accept, load) {
     accept,
     "aria-label": `${name}: ${t("Load from a file")}`,
   });
-  control.addEventListener("change", async () => {
-    const [file] = control.files;
-    if (!file) return;
-    await load(file);
-    control.dispatchEvent(new Event("input", { bubbles: true }));
+  const remove = h(
+    "button",
+    {
+      type: "button",
+      class: "btn btn-sm btn-outline-secondary",
+      "aria-label": t("Remove {title}", { title: `${name}: ${t("File")}` }),
+      hidden: true,
+    },
+    t("Remove"),
+  );
+  const note = h("p", { class: "form-text mb-0", role: "status" });
+  let chosen = null;
+  let reading = Promise.resolve();
+  let failure = null;
+
+  const tell = (text) => {
+    note.textContent = text;
+    remove.hidden = false;
+  };
+  const forget = () => {
+    chosen = null;
+    failure = null;
+    note.textContent = "";
+    remove.hidden = true;
+  };
+  const changed = () => control.dispatchEvent(new Event("input", { bubbles: true }));
+
+  const load = async (file) => {
+    tell(t("Reading {name} …", { name: file.name }));
+    try {
+      const content = await read(file);
+      if (chosen !== file) return; // it was removed, or another one chosen
+      show(content, file);
+      tell(t("{name}, {size} loaded", { name: file.name, size: humanSize(file.size) }));
+      changed();
+    } catch (error) {
+      if (chosen !== file) return;
+      const values = { name: file.name, reason: error.message };
+      failure = new FieldError(t("{name} cannot be read: {reason}", values), control);
+      tell("");
+      control.dispatchEvent(new CustomEvent("fault", { bubbles: true, detail: failure }));
+    }
+  };
+
+  control.addEventListener("change", () => {
+    forget();
+    show(undefined);
+    chosen = control.files[0] ?? null;
+    if (chosen) reading = load(chosen);
+    changed();
   });
-  return control;
+  const reset = () => {
+    forget();
+    control.value = "";
+  };
+  remove.addEventListener("click", () => {
+    reset();
+    show(undefined);
+    changed();
+    control.focus();
+  });
+  const ready = async () => {
+    for (let seen = null; seen !== reading; ) {
+      seen = reading;
+      await seen;
+    }
+    if (failure) throw failure;
+  };
+  return { control, remove, note, ready, reset, tell };
 }
 
 function textArea(name) {
@@ -225,20 +298,32 @@ function textArea(name) {
   });
 }
 
-function withLoader(area, loader) {
-  const label = h("label", { class: "form-text", for: loader.id }, t("Load from a file"));
-  return h("div", {}, area, h("div", { class: "loader" }, label, loader));
+/** A text area and a loader for it; the parts that all widgets with one have. */
+function textSource(area, name, accept) {
+  const read = (file) => file.text();
+  const loader = fileLoader(name, accept, read, (text = "") => {
+    area.value = text;
+  });
+  area.addEventListener("input", loader.reset); // what is written now is no file's
+  const label = h("label", { class: "form-text", for: loader.control.id }, t("Load from a file"));
+  const row = h("div", { class: "loader" }, label, loader.control, loader.remove);
+  return {
+    element: h("div", {}, area, row, loader.note),
+    control: area,
+    contents: () => [{ size: area.value.length, ready: loader.ready }],
+    show: (text) => {
+      loader.reset();
+      area.value = text;
+    },
+  };
 }
 
 function jsonWidget(schema, name) {
   const area = textArea(name);
   area.placeholder = isGeoJson(schema) ? t("GeoJSON") : t("JSON");
-  const loader = fileLoader(name, ".json,.geojson,application/json", async (file) => {
-    area.value = await file.text();
-  });
+  const { show, ...parts } = textSource(area, name, ".json,.geojson,application/json");
   return {
-    element: withLoader(area, loader),
-    control: area,
+    ...parts,
     read: () => {
       if (area.value.trim() === "") return undefined;
       let value;
@@ -256,7 +341,7 @@ function jsonWidget(schema, name) {
     },
     write: (value) => {
       const inline = isQualified(value) ? value.value : value;
-      area.value = inline === undefined ? "" : JSON.stringify(inline, null, 2);
+      show(inline === undefined ? "" : JSON.stringify(inline, null, 2));
     },
   };
 }
@@ -264,16 +349,11 @@ function jsonWidget(schema, name) {
 function documentWidget(schema, name) {
   const area = textArea(name);
   area.placeholder = schema.contentMediaType;
-  const loader = fileLoader(name, undefined, async (file) => {
-    area.value = await file.text();
-  });
+  const { show, ...parts } = textSource(area, name);
   return {
-    element: withLoader(area, loader),
-    control: area,
+    ...parts,
     read: () => (area.value === "" ? undefined : area.value),
-    write: (value) => {
-      area.value = String((isQualified(value) ? value.value : value) ?? "");
-    },
+    write: (value) => show(String((isQualified(value) ? value.value : value) ?? "")),
   };
 }
 
@@ -290,25 +370,25 @@ const MEDIA_TYPES_OF_NAMES = [
 function binaryWidget(branches, name) {
   const mediaTypes = branches.map(mediaTypeOf).filter(Boolean);
   let held; // base64, from a file or an example
-  const note = h("p", { class: "form-text mb-0", role: "status" });
   const select = h(
     "select",
     { class: "form-select form-select-sm", id: newId("media-type") },
     ...mediaTypes.map((type) => h("option", { value: type }, type)),
   );
-  const loader = fileLoader(name, undefined, async (file) => {
-    held = await base64(file);
-    select.value = mediaTypeOfFile(file, mediaTypes) ?? select.value;
-    note.textContent = t("{name}, {size} loaded", { name: file.name, size: humanSize(file.size) });
+  const loader = fileLoader(name, undefined, base64, (content, file) => {
+    held = content;
+    if (file) select.value = mediaTypeOfFile(file, mediaTypes) ?? select.value;
   });
-  const element = h("div", {}, loader, note);
+  const row = h("div", { class: "loader" }, loader.control, loader.remove);
+  const element = h("div", {}, row, loader.note);
   if (mediaTypes.length > 1) {
     const label = h("label", { class: "form-text", for: select.id }, t("Media type"));
     element.append(h("div", { class: "loader" }, label, select));
   }
   return {
     element,
-    control: loader,
+    control: loader.control,
+    contents: () => [{ size: held?.length ?? 0, ready: loader.ready }],
     read: () => {
       if (held === undefined) return undefined;
       const format = mediaTypes.length ? { mediaType: select.value } : {};
@@ -317,9 +397,10 @@ function binaryWidget(branches, name) {
     write: (value) => {
       held = isQualified(value) ? value.value : value;
       if (isQualified(value) && mediaTypes.includes(value.mediaType)) select.value = value.mediaType;
-      const size = held === undefined ? 0 : Math.floor((held.length * 3) / 4);
-      note.textContent = held === undefined ? "" : t("{size} from the example", { size: humanSize(size) });
-      loader.value = "";
+      loader.reset();
+      if (held === undefined) return;
+      const size = humanSize(Math.floor((held.length * 3) / 4));
+      loader.tell(t("{size} from the example", { size }));
     },
   };
 }
@@ -394,6 +475,7 @@ function sourceWidget(inline, mediaType, name) {
   return {
     element,
     control: inline.control,
+    contents: () => (here.radio.checked ? inline.contents() : []),
     read: () => {
       if (here.radio.checked) return inline.read();
       const href = address.value.trim();
@@ -505,6 +587,7 @@ export function listWidget(schema, name, least, most) {
   return {
     element: h("div", { role: "group", "aria-label": name }, body, add),
     control: null,
+    contents: () => rows.flatMap((row) => row.widget.contents()),
     read: () => {
       if (rows.length === 0) return undefined;
       const values = rows.map((row) => {
@@ -551,6 +634,7 @@ function choiceWidget(branches, name) {
   return {
     element: h("div", {}, select, ...widgets.map((widget) => widget.element)),
     control: null,
+    contents: () => widgets[Number(select.value)].contents(),
     read: () => widgets[Number(select.value)].read(),
     write: (value) => {
       const index = Math.max(0, branches.findIndex((branch) => fits(branch, value)));

@@ -1,5 +1,6 @@
 """The HTML pages in a browser, without any other server than the one that makes them."""
 
+import base64
 import dataclasses
 import json
 import os
@@ -332,6 +333,132 @@ def test_the_example_and_the_command_are_what_is_executed(visit: Visit) -> None:
         capture_output=True,
     )
     assert json.loads(answered.stdout)["inputs"]["value"]["tags"] == ["a", "b"]
+
+
+SLOW_FILES = """
+    const read = FileReader.prototype.readAsDataURL;
+    FileReader.prototype.readAsDataURL = function (file) {
+        window.goOn = () => read.call(this, file);
+    };
+"""
+
+
+def choose(visit: Visit, path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    visit.field("picture").locator("input[type=file]").set_input_files(path)
+
+
+def inputs_sent(visit: Visit) -> Any:
+    shown = visit.output("inputs").locator("pre")
+    expect(shown).to_contain_text("Ada")
+    return json.loads(shown.inner_text())
+
+
+def test_a_file_is_waited_for_and_the_last_one_counts(visit: Visit, tmp_path: Path) -> None:
+    visit.page.add_init_script(SLOW_FILES)
+    page = visit.open("/processes/showcase?f=html")
+    visit.control("name").fill("Ada")
+    choose(visit, tmp_path / "first.png", PNG)
+    page.evaluate("goOn()")
+    expect(visit.field("picture")).to_contain_text("first.png, 68 B loaded")
+
+    choose(visit, tmp_path / "second.png", b"second")
+    expect(visit.field("picture")).to_contain_text("Reading second.png")
+    visit.execute()
+    expect(page.locator("#form-status")).to_have_text("Reading files …")
+    page.evaluate("goOn()")
+
+    assert inputs_sent(visit)["picture"]["value"] == base64.b64encode(b"second").decode()
+
+
+def test_a_file_that_is_chosen_can_be_removed(visit: Visit, tmp_path: Path) -> None:
+    visit.open("/processes/showcase?f=html")
+    visit.control("name").fill("Ada")
+    remove = visit.field("picture").get_by_role("button", name="Remove Picture: File")
+    expect(remove).to_be_hidden()
+    choose(visit, tmp_path / "picture.png", PNG)
+    expect(visit.field("picture")).to_contain_text("picture.png, 68 B loaded")
+    remove.click()
+    expect(visit.field("picture")).not_to_contain_text("loaded")
+    expect(remove).to_be_hidden()
+    visit.execute()
+
+    assert "picture" not in inputs_sent(visit)
+
+
+def test_a_file_that_cannot_be_read_is_told_of_and_not_sent(visit: Visit, tmp_path: Path) -> None:
+    visit.page.add_init_script(SLOW_FILES)
+    page = visit.open("/processes/showcase?f=html")
+    visit.control("name").fill("Ada")
+    choose(visit, tmp_path / "picture.png", PNG)
+    expect(visit.field("picture")).to_contain_text("Reading picture.png")
+    (tmp_path / "picture.png").unlink()
+    visit.execute()
+    page.evaluate("goOn()")
+
+    problem = visit.field("picture").locator(".problem")
+    expect(problem).to_contain_text("picture.png cannot be read: ")
+    expect(page.locator("#form-problem")).to_contain_text("Some inputs need attention.")
+    expect(page.locator("#result")).to_be_hidden()
+    visit.field("picture").get_by_role("button", name="Remove Picture: File").click()
+    expect(problem).to_be_hidden()
+    visit.execute()
+    assert "picture" not in inputs_sent(visit)
+
+
+def test_a_large_file_is_no_part_of_the_command_and_not_worked_on_for_it(
+    visit: Visit, tmp_path: Path
+) -> None:
+    visit.page.add_init_script("""
+        const stringify = JSON.stringify;
+        window.longest = 0;
+        JSON.stringify = (...values) => {
+            const text = stringify(...values);
+            window.longest = Math.max(window.longest, text.length);
+            return text;
+        };
+    """)
+    page = visit.open("/processes/showcase?f=html")
+    page.locator("#command summary").click()
+    choose(visit, tmp_path / "picture.png", bytes(300_000))
+    expect(page.locator("#command-text")).to_contain_text("--data @request.json")
+    visit.field("picture").get_by_role("button", name="Remove Picture: File").click()
+    visit.control("name").fill("Ada")
+
+    expect(page.locator("#command-text")).to_contain_text('"name":"Ada"')
+    assert page.evaluate("window.longest") < 20_000
+
+
+def test_what_is_too_much_for_a_browser_is_said_to_be(visit: Visit) -> None:
+    page = visit.open("/processes/showcase?f=html")
+    visit.control("name").fill("Ada")
+    page.locator("#command summary").click()
+    expect(page.locator("#command-text")).to_contain_text("Ada")
+    # with texts of half a gigabyte, as browsers raise it
+    page.evaluate("""() => {
+        const stringify = JSON.stringify;
+        JSON.stringify = (value, ...more) => {
+            if (value?.inputs?.name) throw new RangeError("Invalid string length");
+            return stringify(value, ...more);
+        };
+    }""")
+    visit.execute()
+
+    expect(page.locator("#form-problem")).to_contain_text("too much for a browser")
+    expect(page.get_by_role("button", name="Execute")).to_be_focused()
+
+
+@pytest.mark.parametrize("body", ["<html>the proxy is being updated</html>", ""])
+def test_a_job_is_followed_beyond_an_answer_of_another_server(visit: Visit, body: str) -> None:
+    path = visit.service.submit("showcase", {"name": "Ada", "seconds": 2})
+    page = visit.page
+    answer = {"status": 200, "content_type": "text/html", "body": body}
+    page.route(f"**{path}", lambda route: route.fulfill(**answer), times=1)
+    visit.open(f"{path}?f=html")
+
+    expect(page.locator("#connection")).to_contain_text("Trying again")
+    expect_status(visit, "successful")
+    expect(page.locator("#connection")).to_be_empty()
 
 
 def test_outputs_by_reference_are_shown_too(visit: Visit) -> None:

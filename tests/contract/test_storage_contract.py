@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.blocks.core import Block
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 from prefect_aws import AwsClientParameters, AwsCredentials
 from prefect_aws.s3 import S3Bucket
@@ -274,6 +275,16 @@ def test_locations_below_the_address_are_keys(storage: ResultStorage, address: s
             storage.key_of(outside)
 
 
+def _remove(slug: str) -> None:
+    delete: Any = Block.delete
+    delete(slug, _sync=True)
+
+
+def _spoil(slug: str) -> None:
+    other: Any = LocalFileSystem(basepath="/elsewhere")
+    other.save(slug.partition("/")[2], overwrite=True, _sync=True)
+
+
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_a_block_is_made_for_a_path_and_stores_there(
     prefect_api: str, tmp_path: Path, scheme: str
@@ -287,8 +298,12 @@ def test_a_block_is_made_for_a_path_and_stores_there(
     block.write_path("job/a.txt", b"x", _sync=True)  # type: ignore[call-arg]
     assert open_storage(address).read("job/a.txt") == b"x"
     assert open_storage(slug).read("job/a.txt") == b"x"
-    storage_module._made_block.cache_clear()
-    assert block_for(address) == slug
+    # as it is a minute later, where somebody has removed it or made another one of it
+    for change in (_remove, _spoil):
+        change(slug)
+        storage_module._made_block.cache_clear()
+        assert block_for(address) == slug
+        assert load_block(slug).model_dump()["basepath"] == str(tmp_path / "results")
 
 
 def test_a_block_is_made_for_a_url_and_stores_there(prefect_api: str) -> None:

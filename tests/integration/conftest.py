@@ -40,6 +40,7 @@ from prefect.variables import Variable
 from pygeoapi.process.shapely_functions import PROCESS_METADATA as SHAPELY_METADATA
 from pygeoapi.util import RequestedProcessExecutionMode
 
+from pygeoapi_prefect.configuration_file import load_configuration
 from pygeoapi_prefect.deployments import deploy
 from pygeoapi_prefect.jobs import Job
 from pygeoapi_prefect.manager import PrefectManager
@@ -435,7 +436,10 @@ def site(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 )
             )
         _deploy_with_prefect_alone(folder)
-        problems = {change.process_id: change.problem for change in deploy(site.config_path)}
+        problems = {
+            change.process_id: change.problem
+            for change in deploy(load_configuration(site.config_path))
+        }
     assert {process_id for process_id, problem in problems.items() if problem} == {"undeployed"}
     yield site
     # what is still to be sent would be tried for a minute after the server is gone

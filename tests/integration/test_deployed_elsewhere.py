@@ -12,6 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 
+from pygeoapi_prefect.configuration_file import load_configuration
 from pygeoapi_prefect.deployments import deploy
 from pygeoapi_prefect.jobs import Job, JobFilter, status_document
 from pygeoapi_prefect.manager import PrefectManager
@@ -99,7 +100,7 @@ def test_code_in_a_block_runs_where_it_is_not_installed(
             for slug in blocks
         }
     )
-    assert {change.problem for change in deploy(config)} == {None}
+    assert {change.problem for change in deploy(load_configuration(config))} == {None}
     jobs = Jobs(manager)
     job_ids = [jobs.submit(process_id, {}) for process_id in ("depth-local", "depth-remote")]
     for job_id in job_ids:
@@ -119,7 +120,7 @@ def test_runs_of_a_schedule_are_jobs(
         page = manager.gateway.page(of_process, limit=100)
         return [job for job in page.jobs if job.status is status]
 
-    (change,) = deploy(config)
+    (change,) = deploy(load_configuration(config))
     deployment = prefect_client.read_deployment_by_name(change.deployment)
     try:
         # the newest of them is due in nearly a minute

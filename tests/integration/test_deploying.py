@@ -19,6 +19,7 @@ from prefect.filesystems import LocalFileSystem
 from prefect.states import Cancelled
 from prefect.utilities.templating import apply_values
 
+from pygeoapi_prefect.configuration_file import load_configuration
 from pygeoapi_prefect.deployments import Action, DeploymentChange, deploy, planned
 from pygeoapi_prefect.errors import BackendUnavailable, ConfigurationError
 from pygeoapi_prefect.flows import DEFINITION_VARIABLE, ENTRYPOINT, ProcessDefinition
@@ -61,7 +62,7 @@ def deployed(client: SyncPrefectClient, tmp_path: Path, monkeypatch: pytest.Monk
             process_id: {"type": "process", "processor": processor}
             for process_id, processor in processors.items()
         }
-        changes = deploy(configured(tmp_path, resources))
+        changes = deploy(load_configuration(configured(tmp_path, resources)))
         return {change.process_id: change for change in changes}
 
     return make
@@ -267,7 +268,7 @@ def test_nothing_is_done_before_it_is_told_to(client: SyncPrefectClient, tmp_pat
     resources = {"planned": {"type": "process", "processor": {"name": "HelloWorld"}}}
     config = configured(tmp_path, resources, work_pool="planned-pool")
 
-    with planned(config) as plan:
+    with planned(load_configuration(config)) as plan:
         assert plan.new_work_pool
         assert [change.action for change in plan.changes] == [Action.CREATED]
 
@@ -303,12 +304,16 @@ class TestServices:
     def test_only_what_a_service_has_made_and_no_longer_names_is_pruned(
         self, service: Callable[..., Path], client: SyncPrefectClient
     ) -> None:
-        deploy(service("north", pruned="Echo", unclear="HelloWorld", kept="HelloWorld"))
-        deploy(service("south", southern="Echo"))
+        deploy(
+            load_configuration(
+                service("north", pruned="Echo", unclear="HelloWorld", kept="HelloWorld")
+            )
+        )
+        deploy(load_configuration(service("south", southern="Echo")))
         # of a process that cannot be loaded, nobody knows which deployment was its own
         config = service("north", unclear="no_such_module.Process", kept="HelloWorld")
 
-        with planned(config) as plan:
+        with planned(load_configuration(config)) as plan:
             assert [change.process_id for change in plan.abandoned] == ["pruned"]
             actions = {change.process_id: change.action for change in plan.apply()}
             assert "pruned" in self.names(client)
@@ -324,10 +329,10 @@ class TestServices:
     def test_a_deployment_whose_jobs_have_not_ended_is_not_pruned(
         self, service: Callable[..., Path], client: SyncPrefectClient
     ) -> None:
-        (made,) = deploy(service("west", waited="Echo"))
+        (made,) = deploy(load_configuration(service("west", waited="Echo")))
         run = client.create_flow_run_from_deployment(read(client, made).id)
 
-        with planned(service("west")) as plan:
+        with planned(load_configuration(service("west"))) as plan:
             (kept,) = plan.prune()
         assert kept.action is Action.ABANDONED
         assert kept.problem
@@ -335,16 +340,16 @@ class TestServices:
         assert read(client, made).paused
 
         client.set_flow_run_state(run.id, Cancelled())
-        with planned(service("west")) as plan:
+        with planned(load_configuration(service("west"))) as plan:
             (removed,) = plan.prune()
         assert removed.action is Action.REMOVED
 
     def test_a_deployment_of_another_service_is_left_alone(
         self, service: Callable[..., Path]
     ) -> None:
-        deploy(service("east", shared="Echo"))
+        deploy(load_configuration(service("east", shared="Echo")))
 
-        (change,) = deploy(service("elsewhere", shared="Echo"))
+        (change,) = deploy(load_configuration(service("elsewhere", shared="Echo")))
 
         assert change.problem
         assert change.problem.startswith("it belongs to the service 'east'")
@@ -356,7 +361,7 @@ class TestServices:
             client.create_flow_from_name("Echo Process"), "handmade", entrypoint="a.py:b"
         )
 
-        (change,) = deploy(service("any", handmade="Echo"))
+        (change,) = deploy(load_configuration(service("any", handmade="Echo")))
 
         assert change.problem
         assert "was not made by this command" in change.problem
@@ -524,9 +529,9 @@ def test_a_process_that_cannot_be_deployed_keeps_no_other_from_it(
 
 def test_without_an_address_of_a_prefect_server_nothing_is_deployed(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailable, match="set PREFECT_API_URL"):
-        deploy(configured(tmp_path, {}))
+        deploy(load_configuration(configured(tmp_path, {})))
 
 
 def test_without_a_configuration_nothing_is_deployed(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot read"):
-        deploy(tmp_path / "nowhere.yml")
+        deploy(load_configuration(tmp_path / "nowhere.yml"))

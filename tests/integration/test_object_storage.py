@@ -27,6 +27,7 @@ from pydantic import SecretStr
 from s3fs import S3FileSystem  # type: ignore[import-untyped]
 
 from pygeoapi_prefect.check import Finding, Topic, check_configuration
+from pygeoapi_prefect.configuration_file import load_configuration
 from pygeoapi_prefect.deployments import deploy
 from pygeoapi_prefect.errors import ExecutionError, JobFailed, StorageUnavailable
 from pygeoapi_prefect.jobs import JOB_TAG
@@ -110,7 +111,9 @@ def cloud(
         }
         for name, block in blocks.items():
             block.save(name, _sync=True)
-        assert [change.problem for change in deploy(site.config_path)] == [None] * len(PROCESSES)
+        assert [change.problem for change in deploy(load_configuration(site.config_path))] == [
+            None
+        ] * len(PROCESSES)
         worker_folder = tmp_path_factory.mktemp("cloud-worker")
         with running_worker(site, POOL, worker_folder, s3.environment):
             yield site
@@ -287,7 +290,7 @@ def problems(findings: list[Finding]) -> dict[tuple[Topic, str], str]:
 
 def test_a_check_finds_what_is_wrong_and_nothing_else(cloud: Site, way: FaultyWay) -> None:
     way.mend()
-    findings = check_configuration(cloud.config_path)
+    findings = check_configuration(load_configuration(cloud.config_path))
 
     found = problems(findings)
     assert found.pop((Topic.RESULTS, "s3://no-such-bucket/x")).endswith("has no such bucket")
@@ -329,7 +332,7 @@ def test_a_check_finds_what_has_changed_since_the_deployment(
     with get_client(sync_client=True) as client:
         client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))
         try:
-            findings = check_configuration(path)
+            findings = check_configuration(load_configuration(path))
         finally:
             client.update_work_pool(POOL, WorkPoolUpdate(is_paused=False))
 

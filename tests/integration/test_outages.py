@@ -15,6 +15,7 @@ import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
+from pygeoapi_prefect.configuration_file import load_configuration
 from pygeoapi_prefect.deployments import deploy
 from pygeoapi_prefect.errors import BackendUnavailable, DeploymentNotFound
 from pygeoapi_prefect.web_runs import UNTOLD
@@ -76,7 +77,9 @@ def test_a_deployment_that_was_removed_is_missed_and_found_again(
     prefect_client.delete_deployment(deployment.id)
     with pytest.raises(DeploymentNotFound, match="`pygeoapi-prefect deploy`"):
         jobs.submit("tagged", {})
-    changes = {change.process_id: change.action for change in deploy(web.config_path)}
+    changes = {
+        change.process_id: change.action for change in deploy(load_configuration(web.config_path))
+    }
     assert changes["tagged"] == "created"
     assert changes["hello-world"] == "unchanged"
     jobs.manager.delete_job(jobs.submit("tagged", {}))

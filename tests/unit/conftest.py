@@ -14,6 +14,7 @@ import yaml
 from flask import Flask
 from flask.testing import FlaskClient
 
+from pygeoapi_prefect import storage
 from pygeoapi_prefect.manager import PrefectManager
 from pygeoapi_prefect.testing import InMemoryGateway
 from pygeoapi_prefect.webserver import point_pygeoapi_at, read_configuration
@@ -26,6 +27,14 @@ def _own_garbage() -> None:
     """Collect what tests of other layers left before it counts as what these left."""
     with warnings.catch_warnings(action="ignore"):
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _own_blocks() -> Iterator[None]:
+    """Forget the blocks of a test, which the next one may have others of the same names for."""
+    yield
+    storage._loaded_block.cache_clear()
+    storage._made_block.cache_clear()
 
 
 @pytest.fixture

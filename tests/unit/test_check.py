@@ -11,19 +11,29 @@ import pytest
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from pygeoapi_prefect.check import Finding, Topic, _Check, _findings, check_configuration
+from pygeoapi_prefect.check import (
+    Finding,
+    Topic,
+    _Check,
+    _findings,
+    _Subject,
+    _try_discovery,
+    check_configuration,
+)
+from pygeoapi_prefect.configuration_file import load_configuration
 from pygeoapi_prefect.errors import ConfigurationError, StorageError
+from pygeoapi_prefect.gateway import ApiGateway
 from pygeoapi_prefect.storage import FsspecStorage
 
 SHIPPED = Path(__file__).parents[2] / "pygeoapi-config.yml"
 
 
-def ok(one: _Check) -> Iterator[Finding]:
+def ok(one: _Subject) -> Iterator[Finding]:
     yield one.ok("well")
 
 
-def raising(error: Exception) -> Callable[[_Check], Iterable[Finding]]:
-    def run(_: _Check) -> Iterator[Finding]:
+def raising(error: Exception) -> Callable[[_Subject], Iterable[Finding]]:
+    def run(_: _Subject) -> Iterator[Finding]:
         raise error
         yield
 
@@ -42,7 +52,7 @@ def raising(error: Exception) -> Callable[[_Check], Iterable[Finding]]:
     ],
 )
 def test_what_a_check_raises_is_a_finding_without_secrets(error: Exception, fact: str) -> None:
-    (finding,) = _findings([_Check(Topic.RESULTS, "a", raising(error))])
+    (finding,) = _findings([_Check(_Subject(Topic.RESULTS, "a"), raising(error))])
 
     assert (finding.is_ok, finding.fact) == (False, fact)
     assert "result_storage" in finding.remedy or "PREFECT_API_URL" in finding.remedy
@@ -51,13 +61,13 @@ def test_what_a_check_raises_is_a_finding_without_secrets(error: Exception, fact
 def test_a_check_that_never_ends_is_a_finding_among_others() -> None:
     never = threading.Event()
 
-    def hang(_: _Check) -> Iterator[Finding]:
+    def hang(_: _Subject) -> Iterator[Finding]:
         never.wait()
         yield from ()
 
     checks = [
-        _Check(Topic.RESULTS, "hanging", hang, seconds=0.5),
-        _Check(Topic.WORK_POOL, "fine", ok, seconds=0.5),
+        _Check(_Subject(Topic.RESULTS, "hanging"), hang, seconds=0.5),
+        _Check(_Subject(Topic.WORK_POOL, "fine"), ok, seconds=0.5),
     ]
     findings = {finding.name: finding for finding in _findings(checks)}
     never.set()
@@ -100,7 +110,7 @@ def test_without_prefect_all_else_is_checked(configure: Callable[..., Path]) -> 
         references={"allow_hosts": ["localhost", "[::1]:80", "*.example.org", "no-such.invalid"]},
     )
 
-    found = {(one.topic, one.name): one for one in check_configuration(path)}
+    found = {(one.topic, one.name): one for one in check_configuration(load_configuration(path))}
 
     results = str(path.parent / "results")
     assert {key for key, one in found.items() if one.is_ok} == {
@@ -125,15 +135,65 @@ def test_a_storage_that_keeps_something_else_is_a_problem(
 ) -> None:
     monkeypatch.setattr(FsspecStorage, "read", lambda *_: b"another")
 
-    findings = check_configuration(configure({}, result_storage="memory://check"))
+    findings = check_configuration(
+        load_configuration(configure({}, result_storage="memory://check"))
+    )
 
     (one,) = (finding for finding in findings if finding.topic is Topic.RESULTS)
     assert (one.is_ok, one.fact) == (False, "what was read is not what was stored")
 
 
+def test_the_probe_goes_also_where_it_cannot_be_read(
+    configure: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> bytes:
+        raise StorageError("the result storage refuses access")
+
+    monkeypatch.setattr(FsspecStorage, "read", refuse)
+    path = configure({}, output_dir="results")
+
+    findings = check_configuration(load_configuration(path))
+
+    (one,) = (finding for finding in findings if finding.topic is Topic.RESULTS)
+    assert (one.is_ok, one.fact) == (False, "the result storage refuses access")
+    assert list((path.parent / "results").iterdir()) == []
+
+
+def test_former_storages_are_read_and_nothing_is_written_there(
+    configure: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    monkeypatch.setattr(FsspecStorage, "write", lambda storage, *_: written.append(storage._name))
+    former = ["memory://former", "memory://both"]
+    path = configure({}, result_storage="memory://both", former_result_storages=former)
+
+    found = {one.name: one for one in check_configuration(load_configuration(path))}
+
+    assert (found["memory://former"].is_ok, found["memory://former"].fact) == (True, "can be read")
+    assert written == ["memory://both"]
+
+
+def test_tags_may_have_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def tagged(_: ApiGateway, tags: Iterable[str]) -> list[Any]:
+        asked.append(set(tags))
+        return []
+
+    monkeypatch.setattr(ApiGateway, "tagged_deployments", tagged)
+    subject = _Subject(Topic.DISCOVERY, "a, b, c")
+
+    (finding,) = _try_discovery(subject, tags={"a, b", "c"})
+
+    assert finding.is_ok
+    assert asked == [{"a, b", "c"}]
+
+
 def test_a_configuration_that_cannot_be_used_is_an_error(configure: Callable[..., Path]) -> None:
     with pytest.raises(ConfigurationError, match="no password"):
-        check_configuration(configure({}, result_storage="s3://key:secret@bucket/x"))
+        check_configuration(
+            load_configuration(configure({}, result_storage="s3://key:secret@bucket/x"))
+        )
 
 
 def test_a_prefect_api_that_refuses_connections_is_one_finding(
@@ -143,7 +203,9 @@ def test_a_prefect_api_that_refuses_connections_is_one_finding(
         unheard.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}/api"
         with temporary_settings({PREFECT_API_URL: url}):
-            findings = check_configuration(configure({}, result_storage="memory://check"))
+            findings = check_configuration(
+                load_configuration(configure({}, result_storage="memory://check"))
+            )
 
     assert [(one.topic, one.name, one.is_ok) for one in findings] == [
         (Topic.API, url, False),

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed, Running
 
-from pygeoapi_prefect import check, cli, deployments, manager, stack, webserver
+from pygeoapi_prefect import check, cli, deployments, manager, prefect_api, stack, webserver
 from pygeoapi_prefect.check import Finding, Topic
-from pygeoapi_prefect.config import load_configuration
+from pygeoapi_prefect.configuration_file import load_configuration
 from pygeoapi_prefect.deployments import Action, DeploymentChange
 from pygeoapi_prefect.deployments.work_pools import WorkPool, new_work_pool
 from pygeoapi_prefect.errors import StackError, StorageError
@@ -124,7 +124,7 @@ class TestDeploy:
     def plan(self, monkeypatch: pytest.MonkeyPatch) -> PlanForTest:
         plan = PlanForTest()
         monkeypatch.setattr(deployments, "planned", lambda _: contextlib.nullcontext(plan))
-        monkeypatch.setattr(stack, "check_prefect_api", lambda: None)
+        monkeypatch.setattr(prefect_api, "require_api", lambda: None)
         return plan
 
     def deploy(self, *arguments: str) -> tuple[int, str]:
@@ -223,7 +223,7 @@ def test_serve_listens_where_the_configuration_says_unless_told_otherwise(
 ) -> None:
     served: list[tuple[str, int, int]] = []
     checked: list[tuple[str, int]] = []
-    monkeypatch.setattr(stack, "prefect_api_url", lambda: "http://127.0.0.1:4200/api")
+    monkeypatch.setattr(prefect_api, "api_url", lambda: "http://127.0.0.1:4200/api")
     monkeypatch.setattr(stack, "check_port", lambda host, port, _: checked.append((host, port)))
     monkeypatch.setattr(webserver, "point_pygeoapi_at", lambda *_: None)
     monkeypatch.setattr(webserver, f"serve_{application}", lambda *where: served.append(where))
@@ -262,7 +262,7 @@ class TestPrune:
             )
             gateway.set_state(job_id, state)
         monkeypatch.setattr(manager, "ApiGateway", lambda: gateway)
-        monkeypatch.setattr(stack, "check_prefect_api", lambda: None)
+        monkeypatch.setattr(prefect_api, "require_api", lambda: None)
         return gateway
 
     def prune(self, *arguments: str) -> tuple[int, str, str]:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from pygeoapi_prefect.config import load_configuration, parse_manager, parse_process
+from pygeoapi_prefect.config import parse_manager, parse_process
+from pygeoapi_prefect.configuration_file import load_configuration
 from pygeoapi_prefect.errors import ConfigurationError
 from pygeoapi_prefect.schemas import ProcessJobControlOption
 

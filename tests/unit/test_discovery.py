@@ -107,6 +107,28 @@ def test_a_manager_that_nobody_asks_asks_nobody(
     make_manager({"hello-world": "HelloWorld"}, discover=SHORT)
 
 
+def test_before_its_first_answer_nobody_knows_what_there_is(
+    gateway: InMemoryGateway, make_manager: MakeManager, client_of: Any
+) -> None:
+    manager = make_manager({"hello-world": "HelloWorld"}, discover=SHORT)
+    client = client_of(manager)
+    gateway.tagged = [COUNT]
+    gateway.unavailable = True
+
+    answer = client.get("/processes/count.main")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+    assert client.post("/processes/count.main/execution", json={}).status_code == 503
+    # what is configured is there all the same
+    assert client.get("/processes/hello-world").status_code == 200
+    assert [one["id"] for one in client.get("/processes").json["processes"]] == ["hello-world"]
+
+    gateway.unavailable = False
+    assert client.get("/processes/count.main").status_code == 200
+    assert client.get("/processes/none").status_code == 404
+    gateway.unavailable = True
+    assert client.get("/processes/none").status_code == 404
+
+
 def test_a_server_that_is_down_changes_nothing_and_is_mentioned_once(
     gateway: InMemoryGateway, make_manager: MakeManager, caplog: pytest.LogCaptureFixture
 ) -> None:

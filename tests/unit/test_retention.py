@@ -47,11 +47,10 @@ def add(gateway: InMemoryGateway, job_id: str, state: State[Any], days: float) -
 def run(
     gateway: InMemoryGateway, rule: RetentionRule, refused: tuple[str, ...] = ()
 ) -> list[Removal]:
-    def remove(job: Job) -> bool:
+    def remove(job: Job) -> None:
         if job.job_id in refused:
             raise StorageError("the storage is read-only")
         gateway.delete(job)
-        return True
 
     return [*prune(gateway, rule, NOW, remove)]
 
@@ -115,11 +114,10 @@ def test_what_was_broken_off_is_taken_up_by_the_next(gateway: InMemoryGateway) -
     for number in range(3):
         add(gateway, f"{number}", Completed(), 2)
 
-    def remove_one_and_lose_the_server(job: Job) -> bool:
+    def remove_one_and_lose_the_server(job: Job) -> None:
         if len(gateway.runs) < 3:
             raise BackendUnavailable("the Prefect server cannot be reached")
         gateway.delete(job)
-        return True
 
     with pytest.raises(BackendUnavailable):
         list(prune(gateway, A_DAY, NOW, remove_one_and_lose_the_server))
@@ -131,10 +129,9 @@ def test_two_at_once_do_not_disturb_each_other(gateway: InMemoryGateway) -> None
     for number in range(10):
         add(gateway, f"{number}", Completed(), 2)
 
-    def remove_after_the_other(job: Job) -> bool:
+    def remove_after_the_other(job: Job) -> None:
         run(gateway, A_DAY)
         gateway.delete(job)
-        return True
 
     removals = [*prune(gateway, A_DAY, NOW, remove_after_the_other)]
     assert gateway.runs == {}

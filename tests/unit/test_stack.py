@@ -14,16 +14,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from pygeoapi_prefect import stack as stack_module
 from pygeoapi_prefect.children import marked_processes
-from pygeoapi_prefect.errors import ConfigurationError, StackError
+from pygeoapi_prefect.errors import BackendUnavailable, ConfigurationError, StackError
 from pygeoapi_prefect.stack import (
     RESTARTS_AT_MOST,
     Stack,
     StackOptions,
     StopRequested,
     check_port,
-    check_prefect_api,
     locked,
-    prefect_api_url,
     stack_environment,
     worker_command,
 )
@@ -184,25 +182,6 @@ class TestLock:
             pytest.fail("there is no such directory")
 
 
-class TestPrefectApi:
-    def test_must_be_configured(self) -> None:
-        refusal = pytest.raises(StackError, match="set PREFECT_API_URL")
-        with temporary_settings({PREFECT_API_URL: None}), refusal:
-            prefect_api_url()
-
-    def test_must_answer(self, free_ports: tuple[int, int]) -> None:
-        url = f"http://127.0.0.1:{free_ports[0]}/api"
-        with temporary_settings({PREFECT_API_URL: url}):
-            assert prefect_api_url() == url
-            with pytest.raises(StackError, match=f"no Prefect API answers at {url}.*refused"):
-                check_prefect_api()
-
-    def test_must_have_an_address_that_is_one(self) -> None:
-        refusal = pytest.raises(StackError, match="no Prefect API answers at nonsense")
-        with temporary_settings({PREFECT_API_URL: "nonsense"}), refusal:
-            check_prefect_api()
-
-
 class TestWorkerCommand:
     def test_names_the_work_pool_and_makes_none(self) -> None:
         command = worker_command("pool", None)
@@ -222,7 +201,7 @@ class TestBeforeTheStart:
     def refusal(self, choice: StackOptions) -> str:
         stack = Stack(choice)
         handlers = {number: signal.getsignal(number) for number in stack_module._STOP_SIGNALS}
-        with pytest.raises((StackError, ConfigurationError)) as refusal, stack:
+        with pytest.raises((StackError, ConfigurationError, BackendUnavailable)) as refusal, stack:
             pytest.fail("nothing was found")
         assert marked_processes(stack._mark) == []
         assert {number: signal.getsignal(number) for number in handlers} == handlers

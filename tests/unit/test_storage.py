@@ -14,10 +14,17 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from prefect.blocks.core import Block
 from prefect.filesystems import SMB, LocalFileSystem, RemoteFileSystem
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from pygeoapi_prefect import storage as storage_module
-from pygeoapi_prefect.errors import ConfigurationError, ResultMissing, StorageError
+from pygeoapi_prefect.errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    ResultMissing,
+    StorageError,
+)
 from pygeoapi_prefect.storage import FsspecStorage, block_for, load_block, open_storage
+from tests.conftest import free_port
 
 OUTSIDE_KEYS = [
     "",
@@ -127,9 +134,8 @@ def refusing() -> FsspecStorage:
         lambda storage: storage.open("a/b"),
         lambda storage: storage.size("a/b"),
         lambda storage: storage.delete("a"),
-        lambda storage: storage.presigned_url("a/b", "text/plain"),
     ],
-    ids=["read", "write", "open", "size", "delete", "presigned_url"],
+    ids=["read", "write", "open", "size", "delete"],
 )
 def test_a_storage_that_refuses_is_an_error_that_tells_clients_nothing(
     refusing: FsspecStorage, use: Callable[[FsspecStorage], Any]
@@ -141,6 +147,18 @@ def test_a_storage_that_refuses_is_an_error_that_tells_clients_nothing(
     assert isinstance(raised.value.__cause__, PermissionError)
 
 
+def test_a_storage_that_cannot_sign_leaves_it_to_this_server_and_says_so_once(
+    refusing: FsspecStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    for key in ("a/b", "a/c"):
+        assert refusing.presigned_url(key, "text/plain") is None
+
+    assert caplog.messages == [
+        "the result storage refusing://bucket signs no addresses (PermissionError): clients get "
+        "those of this server"
+    ]
+
+
 def test_a_url_that_nothing_opens_is_an_error() -> None:
     with pytest.raises(StorageError, match="could not be opened"):
         FsspecStorage("no-such-scheme://x")
@@ -148,6 +166,32 @@ def test_a_url_that_nothing_opens_is_an_error() -> None:
 
 def test_a_block_is_given_to_flows_as_it_is() -> None:
     assert block_for("local-file-system/results") == "local-file-system/results"
+
+
+def test_a_block_that_cannot_be_made_is_an_error_that_says_so() -> None:
+    url = f"http://127.0.0.1:{free_port()}/api"
+    with (
+        temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}),
+        pytest.raises(BackendUnavailable, match="try again later"),
+    ):
+        block_for("memory://nowhere")
+
+
+def test_a_block_is_read_once_for_all_that_a_request_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def load(address: str) -> LocalFileSystem:
+        read.append(address)
+        return LocalFileSystem(basepath=str(tmp_path))
+
+    monkeypatch.setattr(storage_module, "load_block", load)
+    for _ in range(3):
+        open_storage("local-file-system/x").write("job/a.txt", b"1")
+
+    # twice where a minute ends between them
+    assert 1 <= len(read) <= 2
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ class Service:
             pattern = re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", pattern)
             found = re.fullmatch(pattern, path.partition("?")[0])
             if found and (route.method == method or (route.method, method) == ("GET", "HEAD")):
-                answer = routes.answer(self.api, request, route.function, found.groupdict())
+                answer = routes.answer(self.api, request, route, found.groupdict())
                 sent, status, made = answer
                 assert not isinstance(made, str)
                 return Answer(status, sent, b"".join([made] if isinstance(made, bytes) else made))

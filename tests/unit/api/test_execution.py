@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from pygeoapi_prefect.api.execution import parsed_request
-from pygeoapi_prefect.errors import InvalidRequest
+from pygeoapi_prefect.api.problems import problem_of
+from pygeoapi_prefect.errors import Flaw, InvalidRequest
 
-from .conftest import URL, Service, Table
+from .conftest import FRAMEWORKS, URL, Service, Table
 
 EXECUTION = "/processes/table/execution"
 
@@ -55,6 +56,70 @@ def test_a_request_that_does_not_fit_makes_no_job(service: Service, members: Any
     assert service.gateway.runs == {}
 
 
+def test_each_thing_that_is_wrong_is_told_with_its_place(service: Service) -> None:
+    members = {"inputs": {"fail": 5, "fial": ""}, "outputs": {"note": {"format": "odd"}}}
+
+    answer = service.send("POST", EXECUTION, members)
+
+    problem = answer.json
+    assert [(one["pointer"], one["detail"]) for one in problem["errors"]] == [
+        ("/inputs", "unknown input 'fial' (did you mean 'fail'?)"),
+        ("/inputs/fail", "5 is not of type string"),
+    ]
+    assert problem["detail"] == (
+        "unknown input 'fial' (did you mean 'fail'?); input 'fail': 5 is not of type string"
+    )
+    of_outputs = service.send("POST", EXECUTION, {"outputs": members["outputs"]}).json["errors"]
+    assert [one["pointer"] for one in of_outputs] == ["/outputs/note"]
+
+
+def test_a_place_is_a_json_pointer() -> None:
+    error = InvalidRequest("x", [Flaw(("inputs", "a/b~c"), "no", "input 'a/b~c': no")])
+
+    assert problem_of(error, "")["errors"] == [{"pointer": "/inputs/a~1b~0c", "detail": "no"}]
+
+
+ORIGIN = {"Origin": "https://elsewhere.example"}
+
+
+@pytest.mark.parametrize("service", FRAMEWORKS, indirect=True)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        # what a page may send to any service without asking it first
+        {"Content-Type": "text/plain", **ORIGIN},
+        {"Content-Type": "multipart/form-data; boundary=x", **ORIGIN},
+        {"Content-Type": "text/plain; charset=application/json", **ORIGIN},
+        ORIGIN,
+        # what curl has by default
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "text/plain, application/json"},
+    ],
+)
+def test_what_is_not_declared_to_be_json_makes_no_job(
+    service: Service, headers: dict[str, str]
+) -> None:
+    answer = service.send("POST", EXECUTION, {}, headers)
+
+    assert answer.status == 415
+    assert "-H 'Content-Type: application/json'" in answer.json["detail"]
+    assert service.gateway.runs == {}
+
+
+@pytest.mark.parametrize("service", FRAMEWORKS, indirect=True)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Content-Type": "application/json"},
+        {"Content-Type": "Application/JSON; charset=utf-8", **ORIGIN},
+        {"Content-Type": "application/geo+json", **ORIGIN},
+    ],
+)
+def test_what_is_json_or_says_nothing_is_taken(service: Service, headers: dict[str, str]) -> None:
+    assert service.send("POST", EXECUTION, {}, headers).status == 200
+
+
 def test_an_unknown_process_is_not_found(service: Service) -> None:
     answer = service.send("POST", "/processes/none/execution", {})
 
@@ -100,6 +165,40 @@ def test_a_wait_that_runs_out_becomes_an_asynchronous_answer(service: Service, p
     job_id = answer.json["jobID"]
     service.run(job_id)
     assert service.send("GET", f"/jobs/{job_id}").json["status"] == "successful"
+
+
+@pytest.mark.parametrize("prefer", ["wait=9999", "respond-async, wait=9999"])
+def test_who_is_waited_for_less_than_wanted_is_told_so(service: Service, prefer: str) -> None:
+    service.gateway.worker = None
+    changed = {"sync_job_execution_timeout_seconds": 0.001}
+    service.manager.configuration = service.manager.configuration.model_copy(update=changed)
+
+    answer = service.send("POST", EXECUTION, {}, {"Prefer": prefer})
+
+    assert answer.status == 201
+    assert answer.headers["Preference-Applied"] == prefer.replace("9999", "0")
+
+
+def test_who_cannot_be_waited_for_is_told_nothing_of_waiting(service: Service) -> None:
+    service.manager.processes["later"] = {
+        "type": "process",
+        "processor": {"name": "HelloWorld", "job_control_options": ["async-execute"]},
+    }
+    body = {"inputs": {"name": "you"}}
+
+    answer = service.send("POST", "/processes/later/execution", body, {"Prefer": "wait=5"})
+
+    assert answer.status == 201
+    assert "Preference-Applied" not in answer.headers
+
+
+def test_a_page_too_says_what_was_done_as_preferred(service: Service) -> None:
+    headers = {"Prefer": "respond-async, wait=10, return=minimal", "Accept": "text/html"}
+
+    answer = service.send("POST", EXECUTION, {}, headers)
+
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html")
+    assert answer.headers["Preference-Applied"] == "wait=10"
 
 
 def test_who_prefers_little_gets_links(service: Service) -> None:

@@ -48,6 +48,9 @@ def test_a_job_that_is_done_links_to_its_results(service: Service) -> None:
     assert links["http://www.opengis.net/def/rel/ogc/1.0/results"] == f"{URL}/jobs/{job_id}/results"
     assert links["monitor"] == f"{URL}/jobs/{job_id}"
     assert links["up"] == f"{URL}/jobs"
+    addresses = [link["href"] for link in status["links"] if link["rel"] != "monitor"]
+    assert f"{URL}/jobs/{job_id}?f=html" in addresses
+    assert len(set(addresses)) == len(addresses)
 
 
 def test_a_job_that_failed_says_why_in_its_status(service: Service) -> None:
@@ -102,6 +105,8 @@ def test_the_list_is_filtered_by_what_the_query_says(service: Service) -> None:
     assert listed(service, "datetime=../2000-01-01T00:00:00Z") == []
     assert listed(service, "minDuration=0") == [hello, done]
     assert listed(service, "minDuration=1000") == []
+    assert listed(service, "minDuration=1000,0") == [hello, done]
+    assert listed(service, "maxDuration=0&maxDuration=1000&status=successful") == [done]
     assert listed(service, "maxDuration=1000&status=successful") == [done]
 
 
@@ -140,6 +145,40 @@ def test_links_lead_through_all_pages_and_keep_the_query(service: Service) -> No
     assert ["prev" in page for page in pages] == [False, True, True]
     back = service.send("GET", pages[1]["prev"].removeprefix(URL)).json
     assert [job["jobID"] for job in back["jobs"]] == jobs[:-3:-1]
+
+
+@pytest.mark.parametrize(
+    ("query", "accept", "media_type"),
+    [
+        ("", "text/plain", "text/plain; charset=utf-8"),
+        ("?f=json", "text/plain", "application/json"),
+        ("?f=html", "text/plain", "text/html"),
+        ("", "", "application/json"),
+    ],
+)
+def test_of_a_log_the_address_says_more_than_the_header(
+    service: Service, query: str, accept: str, media_type: str
+) -> None:
+    path = f"/jobs/{service.submit('table', {})}/logs{query}"
+
+    answer = service.send("GET", path, headers={"Accept": accept})
+
+    assert (answer.status, answer.headers["Content-Type"]) == (200, media_type)
+
+
+def test_a_list_by_duration_leads_on_and_to_its_beginning_and_not_back(service: Service) -> None:
+    for _ in range(5):
+        service.run(service.submit("table", {}))
+
+    path = "/jobs?minDuration=0&limit=2&offset=2"
+    page = relations(service.send("GET", path).json)
+
+    assert {"next", "first"} <= page.keys()
+    assert "prev" not in page
+    first = parse_qs(urlsplit(page["first"]).query)
+    assert first == {"minDuration": ["0"], "limit": ["2"], "offset": ["0"]}
+    assert b"Newest</a>" in service.send("GET", f"{path}&f=html").body
+    assert b"Newest</a>" not in service.send("GET", "/jobs?limit=2&offset=2&f=html").body
 
 
 def test_a_job_that_goes_on_is_dismissed(service: Service) -> None:

@@ -70,6 +70,8 @@ def test_every_operation_tells_its_errors(document: dict[str, Any]) -> None:
             assert {"400", "500", "503"} <= operation["responses"].keys()
             if "{}" in path or path.count("/") > 1:
                 assert "404" in operation["responses"]
+            if path.endswith("/execution"):
+                assert {"413", "415"} <= operation["responses"].keys()
 
 
 def test_the_list_of_jobs_has_all_parameters_of_the_standard(document: dict[str, Any]) -> None:
@@ -81,6 +83,21 @@ def test_the_list_of_jobs_has_all_parameters_of_the_standard(document: dict[str,
     assert parameters >= {
         *("type", "processID", "status", "datetime", "minDuration", "maxDuration", "limit")
     }
+
+
+@pytest.mark.parametrize("name", ["minDuration", "maxDuration"])
+def test_durations_are_lists_as_version_1_0_has_them(document: dict[str, Any], name: str) -> None:
+    parameter = document["components"]["parameters"][name]
+
+    assert parameter["schema"] == {"type": "array", "items": {"type": "integer", "minimum": 0}}
+    assert (parameter["style"], parameter["explode"]) == ("form", False)
+
+
+@pytest.mark.parametrize("language", ["en", "en-US"])
+def test_a_language_may_have_a_country(document: dict[str, Any], language: str) -> None:
+    pattern = document["components"]["parameters"]["lang"]["schema"]["pattern"]
+
+    assert re.search(pattern, language)
 
 
 def test_processes_that_come_and_go_are_described_and_are_not(document: dict[str, Any]) -> None:
@@ -122,7 +139,11 @@ def test_the_service_has_the_document_of_the_processes_that_it_has_now(
 
 
 def test_a_document_of_others_is_left_as_it_is(service: Service) -> None:
-    service.api.openapi = {"paths": {"/processes/x": {}}, "components": {"schemas": {}}}
+    service.api.openapi = {
+        "info": {"description": "a < b &lt; c"},
+        "paths": {"/processes/x": {}},
+        "components": {"schemas": {}},
+    }
 
     assert service.send("GET", "/openapi").json == service.api.openapi
 

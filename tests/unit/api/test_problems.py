@@ -16,7 +16,7 @@ def answered(service: Service, error: Exception, *headers: tuple[str, str]) -> A
         raise error
 
     request = make_request("flask", service.api.locales, "/jobs/a%20b", headers=headers)
-    return routes.answer(service.api, request, fail, {})
+    return routes.answer(service.api, request, routes.Route("GET", "/jobs/{job_id}", fail), {})
 
 
 def test_a_problem_has_the_members_of_rfc_7807_and_those_of_pygeoapi(service: Service) -> None:
@@ -75,8 +75,18 @@ def test_what_nobody_has_foreseen_is_logged_and_not_told(
     assert "secret" in caplog.text
 
 
-def test_a_format_that_is_unknown_is_refused(service: Service) -> None:
-    answer = service.send("GET", "/processes?f=xml")
+@pytest.mark.parametrize("path", ["/", "/openapi", "/processes", "/processes/table", "/jobs"])
+@pytest.mark.parametrize("form", ["xml", "png", "mvt"])
+def test_a_format_that_is_unknown_is_refused(service: Service, path: str, form: str) -> None:
+    answer = service.send("GET", f"{path}?f={form}")
 
     assert answer.status == 400
-    assert answer.json["detail"].startswith("f:")
+    assert answer.json["detail"].startswith("f: must be one of json, html")
+
+
+def test_only_the_landing_page_is_linked_data_too(service: Service) -> None:
+    landing = service.send("GET", "/?f=jsonld")
+
+    assert landing.headers["Content-Type"] == "application/ld+json"
+    assert landing.json["@type"] == "DataCatalog"
+    assert service.send("GET", "/jobs?f=jsonld").status == 400

@@ -79,6 +79,12 @@ def test_the_landing_page_is_one_of_ours_and_leads_to_processes_and_jobs(service
     relations = {link["rel"].rpartition("/")[2] for link in document["links"]}
     assert {"service-desc", "conformance", "processes", "job-list"} <= relations
 
+    identification = service.api.config["metadata"]["identification"]
+    identification |= {"title": {"en": "a < b"}, "description": "&lt; is <"}
+    texts = service.send("GET", "/?f=json").json
+    assert (texts["title"], texts["description"]) == ("a < b", "&lt; is <")
+    assert "a < b" in [link.get("title") for link in texts["links"]]
+
     page = service.send("GET", "/?f=html")
     assert page.headers["Content-Type"] == "text/html"
     assert b'href="./processes?f=html"' in page.body

@@ -97,10 +97,18 @@ def test_a_limit_that_is_none_is_refused(request_of: Any, limit: str) -> None:
         request_of(f"/jobs?limit={limit}").limit(None)
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "-1", "1e3", "", "one"])
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "1e3", "", "one", "5,one", ","])
 def test_a_duration_that_is_none_is_refused(request_of: Any, text: str) -> None:
     with pytest.raises(InvalidParameter, match="minDuration"):
-        request_of(f"/jobs?minDuration={text}").number("minDuration")
+        request_of(f"/jobs?minDuration={text}").durations("minDuration")
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [("", []), ("d=5", [5]), ("d=5,10", [5, 10]), ("d=5&d=10.5", [5, 10.5])],
+)
+def test_durations_are_one_or_several(request_of: Any, query: str, expected: list[float]) -> None:
+    assert request_of(f"/jobs?{query}").durations("d") == expected
 
 
 def moment(text: str) -> dt.datetime:
@@ -170,6 +178,7 @@ def test_a_time_that_is_none_is_refused(request_of: Any, text: str) -> None:
         ("/jobs", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", True),
         ("/jobs", "text/html;q=0.4, application/json;q=0.5", False),
         ("/jobs", "text/html;q=0", False),
+        ("/jobs", "image/png, text/html;q=0.5", True),
         ("/jobs", "text/html;q=nonsense, application/json", False),
         ("/jobs?f=html", "application/json", True),
         ("/jobs?f=json", "text/html", False),

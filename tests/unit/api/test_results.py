@@ -1,6 +1,7 @@
 """Results over HTTP: their forms, and parts of them."""
 
 import pytest
+from pygeoapi.formats import F_GZIP, FORMAT_TYPES
 
 from .conftest import FRAMEWORKS, Service, Table
 
@@ -69,6 +70,29 @@ def test_an_output_that_the_client_has_is_not_sent_again(service: Service, job: 
 
     assert service.send("GET", f"{job}/results/csv", headers={"If-None-Match": etag}).status == 304
     assert service.send("GET", f"{job}/results/csv", headers={"If-None-Match": '"x"'}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("status", "asked"), [(304, {"If-None-Match": "*"}), (416, {"Range": "bytes=99-"})]
+)
+def test_an_answer_without_content_is_not_compressed(
+    service: Service,
+    job: str,
+    status: int,
+    asked: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # as `server.gzip` of pygeoapi's configuration does
+    monkeypatch.setitem(FORMAT_TYPES, F_GZIP, "application/gzip")
+
+    answer = service.send("GET", f"{job}/results/csv", headers={"Accept-Encoding": "gzip", **asked})
+
+    assert (answer.status, answer.body) == (status, b"")
+    assert "Content-Encoding" not in answer.headers
+    assert answer.headers.get("Content-Length", "0") == "0"
+    page = service.send("GET", job, headers={"Accept-Encoding": "gzip"})
+    assert page.headers["Content-Encoding"] == "gzip"
+    assert page.body.startswith(b"\x1f\x8b")
 
 
 def test_a_part_of_another_version_is_not_sent(service: Service, job: str) -> None:
