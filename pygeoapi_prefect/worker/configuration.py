@@ -17,7 +17,8 @@ class PygeoapiVariables(BaseVariables):
 
     stream_output: bool = Field(
         default=True,
-        description="Whether stdout and stderr of jobs go to those of the worker.",
+        description="Whether stdout and stderr of jobs go to those of the worker. "
+        "Default: they do.",
     )
     working_dir: str | None = Field(
         default=None,
@@ -25,6 +26,21 @@ class PygeoapiVariables(BaseVariables):
         description="Absolute path of the directory to run jobs in. Default: a temporary "
         "one for each job.",
     )
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The form of a work pool, in few words.
+
+        The Prefect server checks it, and each of its defaults by it, whenever a run is created:
+        a third of what that call computes. Labels and names are for containers.
+        """
+        schema = super().model_json_schema(*args, **kwargs)
+        schema["properties"] = {
+            name: _plain(described)
+            for name, described in schema["properties"].items()
+            if name not in ("name", "labels")
+        }
+        return schema
 
 
 class PygeoapiJobConfiguration(BaseJobConfiguration):
@@ -75,3 +91,12 @@ class PygeoapiJobConfiguration(BaseJobConfiguration):
 
 class PygeoapiWorkerResult(BaseWorkerResult):
     """How the process of a flow run ended."""
+
+
+def _plain(described: dict[str, Any]) -> dict[str, Any]:
+    """Say of a variable that may be left out what it is if it is not."""
+    plain = {name: value for name, value in described.items() if name not in ("anyOf", "default")}
+    for choice in described.get("anyOf", ()):
+        if choice != {"type": "null"}:
+            plain |= choice
+    return plain

@@ -1,0 +1,46 @@
+"""What a deployment can set for its jobs, and what they get."""
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.utilities.schema_tools.validation import validate
+
+from pygeoapi_prefect.worker import PygeoapiWorker
+from pygeoapi_prefect.worker.configuration import PygeoapiJobConfiguration
+
+NOWHERE = "http://127.0.0.1:9/api"
+TEMPLATE = PygeoapiWorker.get_default_base_job_template()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, {"command": None, "env": {}, "stream_output": True, "working_dir": None}),
+        ({"working_dir": "/srv"}, {"working_dir": Path("/srv")}),
+        (
+            {"command": "true", "stream_output": False, "env": {"A": "b", "C": None}},
+            {"command": "true", "stream_output": False, "env": {"A": "b", "C": None}},
+        ),
+    ],
+)
+def test_what_is_not_set_is_as_the_form_says(
+    values: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    validate(values, TEMPLATE["variables"], raise_on_error=True)
+
+    # there is nothing to be asked, but a client is made
+    with temporary_settings({PREFECT_API_URL: NOWHERE}):
+        made = anyio.run(PygeoapiJobConfiguration.from_template_and_values, TEMPLATE, values)
+
+    assert {name: getattr(made, name) for name in expected} == expected
+
+
+def test_the_form_has_no_more_than_the_server_has_to_check() -> None:
+    variables = TEMPLATE["variables"]["properties"]
+
+    assert set(variables) == {"env", "command", "stream_output", "working_dir"}
+    assert not any({"anyOf", "default"} & described.keys() for described in variables.values())
+    assert all(described["description"] for described in variables.values())
