@@ -12,9 +12,9 @@ from pygeoapi_prefect.api.answers import Answer, page_answer
 from pygeoapi_prefect.api.request import Request
 from pygeoapi_prefect.api.service import manager_of
 from pygeoapi_prefect.errors import PygeoapiPrefectError, StorageError, UnknownProcess
-from pygeoapi_prefect.execution import Output
 from pygeoapi_prefect.jobs import Job, JobFilter, rfc3339
 from pygeoapi_prefect.manager import PrefectManager
+from pygeoapi_prefect.results import Output
 from pygeoapi_prefect.schemas import JobStatus
 
 SHOWN_INPUTS_MAX_BYTES: Final = 256 * 1024

@@ -57,8 +57,9 @@ def all_parameters(
     pygeoapi_job_id: str,
     inputs: dict[str, Any],
     outputs: Any,
-) -> None:
+) -> int:
     calls.append(dict(locals()))
+    return 1
 
 
 @flow
@@ -220,7 +221,7 @@ def _fresh_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_flow_is_handed_all_that_it_declares() -> None:
-    run(job_flow(definition_of(AllParameters)), inputs={"a": 1}, outputs=["b"])
+    run(job_flow(definition_of(AllParameters)), inputs={"a": 1}, outputs=["result"])
 
     (call,) = calls
     assert call.keys() == set(PARAMETERS_FOR_AUTHORS)
@@ -229,7 +230,7 @@ def test_a_flow_is_handed_all_that_it_declares() -> None:
     assert call["result_storage_block"] == f"block-of/{STORAGE}"
     assert call["process_description"].id == "p"
     assert call["inputs"] == {"a": 1}
-    assert call["outputs"] == ["b"]
+    assert call["outputs"] == ["result"]
 
 
 @pytest.mark.parametrize(
