@@ -47,9 +47,9 @@ from pygeoapi_prefect.deployments import Action, DeploymentChange, Plan
 from pygeoapi_prefect.deployments.work_pools import WORKER_TYPE
 from pygeoapi_prefect.errors import ConfigurationError, PygeoapiPrefectError, StackError
 from pygeoapi_prefect.gateway import ApiGateway
-from pygeoapi_prefect.jobs import redacted
 from pygeoapi_prefect.prefect_settings import SettingsOverride
 from pygeoapi_prefect.processes import load_process
+from pygeoapi_prefect.redaction import redacted
 from pygeoapi_prefect.stack import check_prefect_api
 from pygeoapi_prefect.storage import (
     ResultStorage,
