@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pygeoapi_prefect.errors import InvalidRequest, StorageError
 from pygeoapi_prefect.input_checks import check_inputs
+from pygeoapi_prefect.input_contents import bare_inputs_without_links
 from pygeoapi_prefect.jobs import new_job_id
 from pygeoapi_prefect.media_types import JSON_MEDIA_TYPE, described_media_type
 from pygeoapi_prefect.schemas import (
@@ -17,7 +18,6 @@ from pygeoapi_prefect.schemas import (
     ProcessJobControlOption,
     ProcessResponseType,
     RequestedProcessExecutionMode,
-    kind_of_input,
 )
 from pygeoapi_prefect.wishes import REQUEST_MEMBER, Wishes, check_outputs, wanted_media_type
 
@@ -131,8 +131,9 @@ def parse_request(text: str) -> dict[str, Any]:
 def parameters_of_existing_deployment(plan: Plan, description: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters for a deployment whose flow takes inputs as Prefect parameters.
 
-    A parameter gets the input of its name. Those of the names that flows for other managers
-    have get what these hand them, unless the process has an input of that name.
+    A parameter gets the input of its name, as the bare value. Those of the names that flows
+    for other managers have get what these hand them, unless the process has an input of that
+    name.
 
     Args:
         plan: The plan.
@@ -140,22 +141,23 @@ def parameters_of_existing_deployment(plan: Plan, description: Mapping[str, Any]
 
     Raises:
         InvalidRequest: The inputs hold what Prefect would replace with something else, on its
-            server (``__prefect_kind``) or in the flow's engine (``$ref``). Inputs arrive
-            verbatim or not at all.
+            server (``__prefect_kind``) or in the flow's engine (``$ref``): inputs arrive
+            verbatim or not at all. Or a link is in the place of a value: nothing between the
+            client and the flow follows it.
     """
-    if _has_member(plan.request, {"__prefect_kind", "$ref"}):
+    inputs = bare_inputs_without_links(description, plan.request["inputs"])
+    outputs = plan.request["outputs"]
+    if _has_member([inputs, outputs], {"__prefect_kind", "$ref"}):
         raise InvalidRequest("inputs: members named $ref or __prefect_kind are not allowed here")
-    inputs = plan.request["inputs"]
     handed = {
         "processor_id": plan.process_id,
         "pygeoapi_job_id": plan.job_id,
         "inputs": inputs,
-        "outputs": plan.request["outputs"],
+        "outputs": outputs,
     }
-    return {name: value for name, value in handed.items() if name not in description["inputs"]} | {
-        input_id: value["value"] if kind_of_input(value) == "qualified" else value
-        for input_id, value in inputs.items()
-    }
+    return {
+        name: value for name, value in handed.items() if name not in description["inputs"]
+    } | inputs
 
 
 def inputs_in_parameters(

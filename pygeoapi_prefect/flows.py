@@ -12,6 +12,7 @@ is stands in the environment variable `DEFINITION_VARIABLE` of the job.
 import contextlib
 import inspect
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +31,7 @@ from pygeoapi.util import yaml_load
 
 from pygeoapi_prefect.callbacks import results_document
 from pygeoapi_prefect.downloads import Downloads, current_downloads
-from pygeoapi_prefect.errors import ConfigurationError, ExecutionError, PygeoapiPrefectError
+from pygeoapi_prefect.errors import ConfigurationError, ExecutionError
 from pygeoapi_prefect.execution import STORED_REQUEST_PREFIX, parse_request
 from pygeoapi_prefect.input_contents import bare_inputs, check_references
 from pygeoapi_prefect.job_callbacks import tell_subscriber
@@ -42,6 +43,8 @@ from pygeoapi_prefect.references import ReferencePolicy, current_policy
 from pygeoapi_prefect.schemas import ExecuteRequest, ProcessDescription
 from pygeoapi_prefect.storage import ResultStorage, block_for, open_storage, recent_block
 from pygeoapi_prefect.wishes import Wishes
+
+logger = logging.getLogger(__name__)
 
 DEFINITION_VARIABLE: Final = "PYGEOAPI_PREFECT_PROCESS"
 ENTRYPOINT: Final = "pygeoapi_prefect.flows.process_flow"
@@ -279,6 +282,14 @@ def _results_document(definition: ProcessDefinition, job: Job) -> bytes:
     return results_document(outputs, request)
 
 
+def _defaults(flow: Flow[..., Any]) -> dict[str, Any]:
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(flow.fn).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+
+
 def _flow_around(
     definition: ProcessDefinition, flow: Flow[..., Any], description: ProcessDescription
 ) -> Flow[..., Any]:
@@ -301,20 +312,24 @@ def _flow_around(
         return call.finish(declared_outputs, returned)
 
     def name_run() -> str:
-        parameters = prefect.runtime.flow_run.get_parameters()
+        own_name = str(prefect.runtime.flow_run.get_name())
         try:
+            if callable(flow.flow_run_name):
+                return str(flow.flow_run_name())
+            parameters = prefect.runtime.flow_run.get_parameters()
             call = _JobCall(definition, **parameters)
-            return str(flow.flow_run_name).format(**call.arguments(flow, description))
-        except PygeoapiPrefectError:
-            # the run itself will say it; Prefect leaves one without a name hanging
-            return str(prefect.runtime.flow_run.get_name())
+            arguments = _defaults(flow) | call.arguments(flow, description)
+            return str(flow.flow_run_name).format(**arguments)
+        except Exception:  # an author's template or function can raise anything
+            # Prefect leaves a run hanging that gets no name
+            logger.warning("%s keeps its name: flow_run_name failed", own_name, exc_info=True)
+            return own_name
 
-    flow_run_name = name_run if isinstance(flow.flow_run_name, str) else flow.flow_run_name
     return Flow(
         run_async if flow.isasync else run,
         name=flow.name,
         version=flow.version,
-        flow_run_name=flow_run_name,
+        flow_run_name=None if flow.flow_run_name is None else name_run,
         retries=flow.retries,
         retry_delay_seconds=flow.retry_delay_seconds,
         task_runner=flow.task_runner,

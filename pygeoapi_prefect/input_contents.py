@@ -18,10 +18,9 @@ from pygeoapi_prefect.formats import Problem
 from pygeoapi_prefect.input_checks import DeclaredInput, narrowed
 from pygeoapi_prefect.inputs import decoded_base64, format_of, parsed_json
 from pygeoapi_prefect.media_types import (
-    BINARY_ENCODINGS,
-    BINARY_FORMATS,
     JSON_MEDIA_TYPE,
     TEXT_MEDIA_TYPE,
+    is_binary,
     is_in,
     is_json,
     is_media_type,
@@ -290,9 +289,9 @@ def _forms(schema: Any) -> frozenset[_Form]:
 
 def _own_forms(schema: Mapping[str, Any]) -> frozenset[_Form]:
     types = schema.get("type")
-    if types is not None and "string" not in ([types] if isinstance(types, str) else types):
+    if types is not None and "string" not in (types if isinstance(types, list) else [types]):
         return frozenset({_Form.JSON})
-    if schema.get("format") in BINARY_FORMATS or schema.get("contentEncoding") in BINARY_ENCODINGS:
+    if is_binary(schema):
         return frozenset({_Form.BINARY})
     stated = schema.get("contentMediaType")
     if isinstance(stated, str) and is_media_type(stated) and not is_textual(stated):

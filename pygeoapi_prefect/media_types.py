@@ -10,8 +10,9 @@ JSON_MEDIA_TYPE: Final = "application/json"
 GEOJSON_MEDIA_TYPE: Final = "application/geo+json"
 TEXT_MEDIA_TYPE: Final = "text/plain"
 
-BINARY_FORMATS: Final = frozenset({"byte", "binary"})
-BINARY_ENCODINGS: Final = frozenset({"base64", "binary"})
+# no sets: a broken schema may have anything in their place
+_BINARY_FORMATS: Final = ("byte", "binary")
+_BINARY_ENCODINGS: Final = ("base64", "binary")
 
 _NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED: Final = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
@@ -61,6 +62,14 @@ def is_in(media_type: str, media_range: str) -> bool:
     """Tell whether a media type is of a range such as ``image/*``, or the same as another."""
     bare = essence(media_type)
     return essence(media_range) in (bare, f"{bare.partition('/')[0]}/*", "*/*")
+
+
+def is_binary(schema: Mapping[str, Any]) -> bool:
+    """Tell whether a schema says that its text stands for bytes."""
+    return (
+        schema.get("format") in _BINARY_FORMATS
+        or schema.get("contentEncoding") in _BINARY_ENCODINGS
+    )
 
 
 def stated_media_types(schema: Any) -> set[str]:

@@ -13,11 +13,10 @@ from pygeoapi_prefect import formats
 from pygeoapi_prefect.dialect import branches, shown
 from pygeoapi_prefect.errors import InvalidRequest, OutputsNotProduced, StorageError
 from pygeoapi_prefect.media_types import (
-    BINARY_ENCODINGS,
-    BINARY_FORMATS,
     GEOJSON_MEDIA_TYPE,
     JSON_MEDIA_TYPE,
     essence,
+    is_binary,
     is_in,
     is_media_type,
     media_type_of_schema,
@@ -282,7 +281,7 @@ def _offered_media_types(schema: Any) -> set[str] | None:
         return stated | stated_media_types(schema)
     if alternatives:
         return _union(map(_offered_media_types, alternatives))
-    if schema.get("format") in BINARY_FORMATS or schema.get("contentEncoding") in BINARY_ENCODINGS:
+    if is_binary(schema):
         return None
     if parts := branches(schema, "allOf"):
         return _union(map(_offered_media_types, parts))

@@ -176,7 +176,18 @@ def test_an_input_has_the_parameter_of_its_name(given: dict[str, Any]) -> None:
 def test_a_parameter_gets_the_value_of_a_qualified_input() -> None:
     made = planned(inputs={"name": {"value": "x", "mediaType": "text/plain"}})
 
-    assert parameters_of_existing_deployment(made, DESCRIPTION)["name"] == "x"
+    parameters = parameters_of_existing_deployment(made, DESCRIPTION)
+    assert parameters["name"] == "x"
+    assert parameters["inputs"] == {"name": "x"}
+
+
+def test_a_link_reaches_a_flow_that_nobody_follows_it_for_only_as_an_object() -> None:
+    link = {"href": "https://example.org/x"}
+    made = planned(inputs={"name": "x", "zone": link})
+    assert parameters_of_existing_deployment(made, DESCRIPTION)["zone"] == link
+
+    with pytest.raises(InvalidRequest, match="input 'name': this process takes values"):
+        parameters_of_existing_deployment(planned(inputs={"name": link}), DESCRIPTION)
 
 
 def test_inputs_are_found_where_the_flow_takes_them_together() -> None:
@@ -194,13 +205,18 @@ def test_inputs_are_found_where_the_flow_takes_them_together() -> None:
         {"__prefect_kind": "workspace_variable", "variable_name": "x"},
         {"a": [{"b": {"__prefect_kind": "json"}}]},
         [[{"$ref": "block"}]],
+        {"value": {"__prefect_kind": "json"}},
+        {"value": '{"$ref": "block"}', "mediaType": "application/json"},
+        {"value": "eyIkcmVmIjogMX0=", "mediaType": "application/json", "encoding": "base64"},
     ],
 )
 def test_what_prefect_would_rewrite_is_refused_where_it_can_be_reached(value: Any) -> None:
-    made = planned(inputs={"name": "x", "zone": value})
+    schema = {"oneOf": [{"type": "object"}, {"type": "array"}]}
+    description = {**DESCRIPTION, "inputs": {"zone": {"schema": schema}}}
+    made = plan("buffer", description, {"inputs": {"zone": value}}, None)
 
     with pytest.raises(InvalidRequest, match="__prefect_kind are not allowed here"):
-        parameters_of_existing_deployment(made, DESCRIPTION)
+        parameters_of_existing_deployment(made, description)
 
 
 @pytest.mark.parametrize(

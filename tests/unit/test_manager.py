@@ -27,6 +27,7 @@ from pygeoapi_prefect.errors import (
     InvalidRequest,
     JobFailed,
     JobNotFound,
+    JobRefused,
     OutputsNotProduced,
     ResultMissing,
     ResultNotReady,
@@ -45,6 +46,8 @@ from pygeoapi_prefect.schemas import (
 )
 from pygeoapi_prefect.storage import FsspecStorage, open_storage
 from pygeoapi_prefect.testing import InMemoryGateway, run_job
+
+from ..file_server import serving_files
 
 ASYNC = RequestedProcessExecutionMode.respond_async
 WAIT = RequestedProcessExecutionMode.wait
@@ -598,6 +601,28 @@ def test_a_flow_of_others_that_made_not_what_was_asked_for_has_no_results(
         ):
             use(job)
     assert manager.output(job, "text").read() == b"x"
+
+
+def test_a_link_to_what_does_not_fit_refuses_the_job(
+    make_manager: Callable[..., PrefectManager],
+) -> None:
+    with serving_files() as server:
+        server.files["/text"] = (b"{}", "application/json")
+        manager = make_manager(
+            {"hello": "HelloWorld"},
+            references={"allow_hosts": list(server.policy.allow_hosts)},
+            **DEPLOYED,
+        )
+        inputs = {"name": "Ada", "message": {"href": server.url("/nothing")}}
+        job_id = finished(manager, process_id="hello", inputs=inputs)
+        with pytest.raises(JobRefused, match=r"input 'message': .* status 404") as refusal:
+            manager.get_job_result(job_id)
+        assert refusal.value.http_status_code == 400
+
+        server.files["/nothing"] = (b"How are you?", "text/plain")
+        inputs["name"] = {"value": "Ada"}
+        job_id = finished(manager, process_id="hello", inputs=inputs)
+        assert b"Hello Ada! How are you?" in manager.get_job_result(job_id)[1]
 
 
 def test_a_process_that_offers_references_alone_gives_them(

@@ -164,6 +164,7 @@ GML = {"type": "string", "contentMediaType": "application/gml+xml; version=3.2"}
         ({"type": "string", "format": "binary"}, "application/zip"),
         ({"type": "string", "contentMediaType": "no media type"}, "text/plain"),
         (None, "image/tiff"),
+        ({"format": [], "oneOf": 5, "contentEncoding": {}}, "application/json"),
     ],
 )
 def test_a_media_type_that_an_output_can_have_may_be_asked_for(
