@@ -148,7 +148,11 @@ def shape(
     if response is ProcessResponseType.document or not chosen:
         return _document(chosen, references, encoded)
     if len(references) == len(chosen):
-        return Response(media_type=JSON_MEDIA_TYPE, links=[*references.values()])
+        # in a document, or in parts, outputs have their ids already
+        links = [
+            link.model_copy(update={"title": output_id}) for output_id, link in references.items()
+        ]
+        return Response(media_type=JSON_MEDIA_TYPE, links=links)
     if len(requested) == 1:
         (output,) = chosen
         return Response(
@@ -171,7 +175,7 @@ def _link_to(output: Output) -> Link:
     address = output.address()
     if address is None:
         raise InvalidRequest(BY_VALUE_ONLY)
-    return Link(href=address, rel="item", type_=output.media_type, title=output.output_id)
+    return Link(href=address, rel="item", type_=output.media_type)
 
 
 def _is_wanted_encoded(wish: ExecutionOutput) -> bool:

@@ -354,12 +354,7 @@ def test_a_document_holds_values_and_links() -> None:
 
     assert found == {
         "count": 3,
-        "map": {
-            "href": "https://example.org/map",
-            "rel": "item",
-            "type": "image/png",
-            "title": "map",
-        },
+        "map": {"href": "https://example.org/map", "rel": "item", "type": "image/png"},
     }
 
 
