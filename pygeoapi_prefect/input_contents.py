@@ -192,6 +192,8 @@ def _media_type_of(one: DeclaredInput, link: Mapping[str, Any], download: Downlo
         InvalidRequest: It is none of those that the description states.
     """
     claimed = link.get("type")
+    if not isinstance(claimed, str):
+        claimed = None
     stated = sorted(stated_media_types(one.schema))
     said = download.media_type
     if said is None or said in _SAYS_NOTHING or not is_media_type(said):

@@ -60,7 +60,10 @@ class JobFiles:
             ResultMissing: It was kept in the result storage and is gone.
             StorageError: It cannot be read.
         """
-        return read_request(job.execution_request or "{}", self._storage(job))
+        text = job.execution_request or "{}"
+        if text.startswith(execution.STORED_REQUEST_PREFIX):
+            return read_request(text, self._storage(job))
+        return execution.parse_request(text)
 
     def inputs(self, job: Job, max_bytes: int) -> Mapping[str, Any] | None:
         """Return the inputs of a job; None if they are over a size, or kept no longer.
@@ -116,16 +119,20 @@ class JobFiles:
         Raises:
             InvalidRequest: Outputs are wanted by reference, and would have no address.
         """
+        homeless = [
+            output_id
+            for output_id, wish in plan.wishes.outputs.items()
+            if wish.transmission_mode is ProcessOutputTransmissionMode.REFERENCE
+            and self._service.own_url(plan.job_id, output_id) is None
+        ]
+        if not homeless:
+            return
         storage = open_storage(process.definition.result_storage)
         anywhere = StoredOutput(key=f"{plan.job_id}/outputs", media_type=plan.result_media_type)
         outputs = opened(
             storage,
-            {
-                output_id: anywhere
-                for output_id, wish in plan.wishes.outputs.items()
-                if wish.transmission_mode is ProcessOutputTransmissionMode.REFERENCE
-            },
-            lambda output_id: self._service.own_url(plan.job_id, output_id),
+            dict.fromkeys(homeless, anywhere),
+            lambda _: None,
             sign_links=self._configuration.sign_links,
         )
         if any(output.address() is None for output in outputs.values()):

@@ -8,6 +8,7 @@ from pydantic import AfterValidator
 
 JSON_MEDIA_TYPE: Final = "application/json"
 GEOJSON_MEDIA_TYPE: Final = "application/geo+json"
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 TEXT_MEDIA_TYPE: Final = "text/plain"
 
 # no sets: a broken schema may have anything in their place

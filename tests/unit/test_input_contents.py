@@ -112,6 +112,7 @@ def test_the_client_says_what_the_server_leaves_open() -> None:
     assert bare({}, as_csv, b"5", None) == "5"
     assert bare({}, as_csv, b"5", "text/plain") == "5"
     assert bare({}, as_csv, b"5", "application/json") == 5
+    assert bare({}, {**LINK, "type": 5}, b"5", None) == 5
 
 
 def test_binary_content_is_not_read_to_be_checked() -> None:
