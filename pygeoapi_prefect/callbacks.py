@@ -11,6 +11,7 @@ between a request and the note that it was answered; that it is not told at all 
 only after `RETRY_SECONDS` of vain attempts. The outcome of a job is never touched.
 """
 
+import dataclasses
 import datetime as dt
 import json
 import logging
@@ -21,21 +22,22 @@ from typing import Final
 
 import pydantic
 
-from pygeoapi_prefect import execution
 from pygeoapi_prefect.background import BackgroundLoop
 from pygeoapi_prefect.errors import InvalidRequest, JobNotFound, PygeoapiPrefectError
-from pygeoapi_prefect.execution import Output
 from pygeoapi_prefect.gateway import PrefectGateway
 from pygeoapi_prefect.jobs import Job, status_document
-from pygeoapi_prefect.outputs import StoredOutput, load_outputs
+from pygeoapi_prefect.media_types import PROBLEM_MEDIA_TYPE
+from pygeoapi_prefect.outputs import media_types
 from pygeoapi_prefect.references import ReferencePolicy, check_address, post
+from pygeoapi_prefect.results import HeldContent, Output, shape
 from pygeoapi_prefect.schemas import (
+    ExecutionOutput,
     ExecutionSubscriber,
     JobStatus,
     ProcessOutputTransmissionMode,
     ProcessResponseType,
 )
-from pygeoapi_prefect.storage import ResultStorage, StoredContent
+from pygeoapi_prefect.wishes import Wishes
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ IDLE_SECONDS: Final = 60.0
 """Otherwise: other processes may leave something."""
 INLINE_MAX_BYTES: Final = 1024**2
 """Larger outputs are sent as references, where there is an address for them."""
+BODY_MAX_BYTES: Final = 16 * 1024**2
+"""How much of outputs a callback holds as values; it is in memory as a whole."""
 MEDIA_TYPE: Final = "application/json"
 
 
@@ -116,45 +120,46 @@ def delivery_of(job: Job, callback: Callback) -> Delivery:
 
 
 def results_document(outputs: Mapping[str, Output], request: Mapping[str, object]) -> bytes:
-    """Return the results of a job as ``results.yaml``, large ones by reference.
+    """Return the results of a job as ``results.yaml``, of limited length.
+
+    Large ones are references. Where they have no address, they are values as long as there is
+    room, and then problems (RFC 7807) that say so: the subscriber asks for them at the job.
 
     Args:
         outputs: What the job has stored.
         request: Its execute request.
+
+    Raises:
+        OutputsNotProduced: There is not what the request asked for.
     """
-    requested, _ = execution.requested_outputs(request, outputs)
+    requested = Wishes.of_request(request).of(media_types(outputs))
+    room_bytes = BODY_MAX_BYTES
+    sent = []
     for output_id, wish in requested.items():
-        output = outputs[output_id]
-        if output.content.size > INLINE_MAX_BYTES and _has_address(output):
+        if (output := outputs.get(output_id)) is None:
+            continue
+        size = output.content.size
+        if size > INLINE_MAX_BYTES and output.address() is not None:
             mode = ProcessOutputTransmissionMode.REFERENCE
             requested[output_id] = wish.model_copy(update={"transmission_mode": mode})
-    return execution.shape([*outputs.values()], requested, ProcessResponseType.document).body
+        elif wish.transmission_mode is ProcessOutputTransmissionMode.VALUE:
+            if size > room_bytes:
+                output = _left_out(output)
+                requested[output_id] = ExecutionOutput()
+            room_bytes -= output.content.size
+        sent.append(output)
+    return shape(sent, requested, ProcessResponseType.document).body
 
 
-def stored_outputs(storage: ResultStorage, job: Job, *, sign_links: bool) -> dict[str, Output]:
-    """Return the outputs of a job as its own process knows them."""
-
-    def url_of(output_id: str, stored: StoredOutput) -> Callable[[], str]:
-        def url() -> str:
-            address = None
-            if sign_links:
-                address = storage.presigned_url(stored.key, stored.media_type)
-            address = address or job.output_urls.get(output_id)
-            if address is None:
-                raise InvalidRequest("this server hands out outputs by value only")
-            return address
-
-        return url
-
-    return {
-        output_id: Output(
-            output_id=output_id,
-            media_type=stored.media_type,
-            content=StoredContent(storage, stored.key),
-            url=url_of(output_id, stored),
-        )
-        for output_id, stored in load_outputs(storage, job.job_id).items()
+def _left_out(output: Output) -> Output:
+    problem = {
+        "type": "about:blank",
+        "title": "Output too large to be sent",
+        "detail": f"output {output.output_id!r} has {output.content.size} bytes, which are too "
+        "many for a callback: ask for the results of the job",
     }
+    content = HeldContent(json.dumps(problem, ensure_ascii=False).encode())
+    return dataclasses.replace(output, media_type=PROBLEM_MEDIA_TYPE, content=content)
 
 
 class Courier:
@@ -289,11 +294,3 @@ def _uri_of(job: Job, callback: Callback) -> str | None:
     if job.status is JobStatus.successful:
         return subscriber.success_uri
     return subscriber.failed_uri
-
-
-def _has_address(output: Output) -> bool:
-    try:
-        output.url()
-    except InvalidRequest:
-        return False
-    return True

@@ -43,9 +43,9 @@ from pygeoapi_prefect.errors import (
     ResultMissing,
 )
 from pygeoapi_prefect.gateway import ApiGateway
-from pygeoapi_prefect.jobs import redacted
 from pygeoapi_prefect.prefect_api import impatient_client, require_api, shown
 from pygeoapi_prefect.processes import load_process
+from pygeoapi_prefect.redaction import redacted
 from pygeoapi_prefect.storage import (
     ResultStorage,
     load_block,

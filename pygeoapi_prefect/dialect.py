@@ -46,6 +46,12 @@ def problems(schema: Mapping[str, Any], value: Any) -> Iterator[formats.Problem]
         yield formats.Problem(tuple(error.absolute_path), error.message)
 
 
+def branches(schema: Mapping[str, Any], keyword: str) -> list[Any]:
+    """Return the schemas that a keyword such as ``oneOf`` lists; none where it is broken."""
+    listed = schema.get(keyword)
+    return listed if isinstance(listed, list) else []
+
+
 def cut(text: str, length: int) -> str:
     """Return a text, or its start with an ellipsis."""
     return text if len(text) <= length else f"{text[:length]}…"

@@ -118,7 +118,7 @@ class ResultMissing(ResultUnavailable):
 
 
 class OutputsNotProduced(ResultUnavailable):
-    """The job ended well, but its process made none of the outputs that were asked for."""
+    """The job ended well, but its process has not made the outputs that were asked for."""
 
     http_status_code = HTTPStatus.INTERNAL_SERVER_ERROR
 

@@ -1,29 +1,25 @@
-"""From an execute request to a plan, and from stored outputs to the client's response.
+"""From an execute request to a plan: what runs how, and what is wanted of it.
 
-Pure: what must be read or linked is handed in.
+Pure: nothing is fetched or stored.
 """
 
-import base64
 import dataclasses
 import json
-import urllib.parse
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from pygeoapi_prefect.errors import InvalidRequest, StorageError
-from pygeoapi_prefect.inputs import check_inputs, check_outputs
+from pygeoapi_prefect.input_checks import check_inputs
+from pygeoapi_prefect.input_contents import bare_inputs_without_links
 from pygeoapi_prefect.jobs import new_job_id
+from pygeoapi_prefect.media_types import JSON_MEDIA_TYPE, described_media_type
 from pygeoapi_prefect.schemas import (
-    ExecutionOutput,
-    Link,
     ProcessExecutionMode,
     ProcessJobControlOption,
-    ProcessOutputTransmissionMode,
     ProcessResponseType,
     RequestedProcessExecutionMode,
-    kind_of_input,
 )
+from pygeoapi_prefect.wishes import REQUEST_MEMBER, Wishes, check_outputs, wanted_media_type
 
 # What a flow run carries in place of a request that is too large for its parameters.
 # No JSON text starts like this.
@@ -33,30 +29,22 @@ PARAMETERS_FILLED_IN: Final = frozenset({"processor_id", "pygeoapi_job_id"})
 """Parameters of flows in existing deployments whose values no client gives."""
 _INPUT_IDS: Final = "inputIds"
 
-JSON_MEDIA_TYPE: Final = "application/json"
-# pygeoapi rewrites what it knows to be JSON: it quotes text anew and escapes < and >.
-# It knows only this exact media type, so ours says the same in other words.
-VERBATIM_JSON_MEDIA_TYPE: Final = "application/json; charset=utf-8"
-
-# Up to here, a document has JSON as JSON and text as text; what is larger is not parsed.
-INLINE_VALUE_MAX_BYTES: Final = 8 * 1024**2
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
     """A checked execute request, and how it will run.
 
     Attributes:
-        request: The execute request as the job gets it: ``inputs`` verbatim, ``outputs``,
-            ``response`` and ``subscriber``.
-        outputs: What the client wants of each output that it wants.
+        request: The execute request as the job gets it: ``inputs`` and ``outputs`` verbatim,
+            ``response`` and ``subscriber``; and the wishes, as `Wishes.of_request` reads them.
+        wishes: What the client wants of the outputs.
     """
 
     job_id: str
     process_id: str
     mode: ProcessExecutionMode
     request: dict[str, Any]
-    outputs: dict[str, ExecutionOutput]
+    wishes: Wishes
     response: ProcessResponseType
     result_media_type: str
 
@@ -73,95 +61,6 @@ class Plan:
         return json.dumps(wishes, ensure_ascii=False, allow_nan=False)
 
 
-class Content(Protocol):
-    """Stored bytes, of which any part can be read without the rest."""
-
-    @property
-    def size(self) -> int:
-        """Length in bytes."""
-
-    def chunks(self, start: int, stop: int) -> Iterator[bytes]:
-        """Return the bytes from `start` up to `stop`, in pieces."""
-
-
-@dataclasses.dataclass(frozen=True)
-class HeldContent:
-    """Content that is in memory already."""
-
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        """Length in bytes."""
-        return len(self.data)
-
-    def chunks(self, start: int, stop: int) -> Iterator[bytes]:
-        """Return the bytes from `start` up to `stop`, in one piece."""
-        yield self.data[start:stop]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Output:
-    """One output of a job, as the result storage holds it.
-
-    Attributes:
-        content: The stored bytes.
-        url: Returns an address from which a client can fetch them; raises `InvalidRequest`
-            where there is none.
-    """
-
-    output_id: str
-    media_type: str
-    content: Content
-    url: Callable[[], str]
-
-    def read(self) -> bytes:
-        """Return the whole content."""
-        return b"".join(self.content.chunks(0, self.content.size))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Response:
-    """The body of a result, and the links that belong to it.
-
-    Attributes:
-        segments: The body: bytes, and stored content that is read when it is sent.
-    """
-
-    media_type: str
-    segments: Sequence[bytes | Content] = ()
-    links: Sequence[Link] = ()
-
-    @property
-    def size(self) -> int:
-        """Length of the body in bytes."""
-        return sum(
-            len(segment) if isinstance(segment, bytes) else segment.size
-            for segment in self.segments
-        )
-
-    @property
-    def stored_content(self) -> Content | None:
-        """The one stored content that is the whole body, if it is."""
-        match self.segments:
-            case [segment] if not isinstance(segment, bytes):
-                return segment
-        return None
-
-    def chunks(self) -> Iterator[bytes]:
-        """Return the body in pieces, few of which are in memory at once."""
-        for segment in self.segments:
-            if isinstance(segment, bytes):
-                yield segment
-            else:
-                yield from segment.chunks(0, segment.size)
-
-    @property
-    def body(self) -> bytes:
-        """The whole body."""
-        return b"".join(self.chunks())
-
-
 def plan(
     process_id: str,
     description: Mapping[str, Any],
@@ -173,9 +72,9 @@ def plan(
     Raises:
         InvalidRequest: The request does not fit; the message names every problem.
     """
-    response = _response_type(request.get("response"))
+    response = response_type(request)
     check_inputs(description, request.get("inputs"))
-    outputs = check_outputs(description, request.get("outputs"))
+    wishes = check_outputs(description, request.get("outputs"))
     return Plan(
         job_id=new_job_id(),
         process_id=process_id,
@@ -185,10 +84,11 @@ def plan(
             "outputs": request.get("outputs"),
             "response": response.value,
             "subscriber": request.get("subscriber"),
+            REQUEST_MEMBER: wishes.for_request(),
         },
-        outputs=outputs,
+        wishes=wishes,
         response=response,
-        result_media_type=announced_media_type(description, outputs, response),
+        result_media_type=announced_media_type(description, wishes, response),
     )
 
 
@@ -228,35 +128,12 @@ def parse_request(text: str) -> dict[str, Any]:
     return request
 
 
-def requested_outputs(
-    request: Mapping[str, Any], stored: Iterable[str]
-) -> tuple[dict[str, ExecutionOutput], ProcessResponseType]:
-    """Return what a job's request asked for, limited to what the job stored."""
-    asked = request.get("outputs") or list(stored)
-    wishes = asked if isinstance(asked, Mapping) else {}
-    outputs = {
-        output_id: ExecutionOutput.model_validate(wishes.get(output_id) or {})
-        for output_id in stored
-        if output_id in asked
-    }
-    return outputs, _response_type(request.get("response"))
-
-
-def by_reference(requested: Mapping[str, ExecutionOutput]) -> dict[str, ExecutionOutput]:
-    """Return requested outputs as references, except those expressly wanted by value."""
-    return {
-        output_id: wish
-        if "transmission_mode" in wish.model_fields_set
-        else wish.model_copy(update={"transmission_mode": ProcessOutputTransmissionMode.REFERENCE})
-        for output_id, wish in requested.items()
-    }
-
-
 def parameters_of_existing_deployment(plan: Plan, description: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters for a deployment whose flow takes inputs as Prefect parameters.
 
-    A parameter gets the input of its name. Those of the names that flows for other managers
-    have get what these hand them, unless the process has an input of that name.
+    A parameter gets the input of its name, as the bare value. Those of the names that flows
+    for other managers have get what these hand them, unless the process has an input of that
+    name.
 
     Args:
         plan: The plan.
@@ -264,22 +141,23 @@ def parameters_of_existing_deployment(plan: Plan, description: Mapping[str, Any]
 
     Raises:
         InvalidRequest: The inputs hold what Prefect would replace with something else, on its
-            server (``__prefect_kind``) or in the flow's engine (``$ref``). Inputs arrive
-            verbatim or not at all.
+            server (``__prefect_kind``) or in the flow's engine (``$ref``): inputs arrive
+            verbatim or not at all. Or a link is in the place of a value: nothing between the
+            client and the flow follows it.
     """
-    if _has_member(plan.request, {"__prefect_kind", "$ref"}):
+    inputs = bare_inputs_without_links(description, plan.request["inputs"])
+    outputs = plan.request["outputs"]
+    if _has_member([inputs, outputs], {"__prefect_kind", "$ref"}):
         raise InvalidRequest("inputs: members named $ref or __prefect_kind are not allowed here")
-    inputs = plan.request["inputs"]
     handed = {
         "processor_id": plan.process_id,
         "pygeoapi_job_id": plan.job_id,
         "inputs": inputs,
-        "outputs": plan.request["outputs"],
+        "outputs": outputs,
     }
-    return {name: value for name, value in handed.items() if name not in description["inputs"]} | {
-        input_id: value["value"] if kind_of_input(value) == "qualified" else value
-        for input_id, value in inputs.items()
-    }
+    return {
+        name: value for name, value in handed.items() if name not in description["inputs"]
+    } | inputs
 
 
 def inputs_in_parameters(
@@ -301,172 +179,29 @@ def inputs_in_parameters(
 
 
 def announced_media_type(
-    description: Mapping[str, Any],
-    outputs: Mapping[str, ExecutionOutput],
-    response: ProcessResponseType,
+    description: Mapping[str, Any], wishes: Wishes, response: ProcessResponseType
 ) -> str:
     """Return the media type that the whole result will have if outputs keep to the description."""
     if response is ProcessResponseType.document:
         return JSON_MEDIA_TYPE
-    if len(outputs) > 1:
+    if len(wishes.outputs) > 1:
         return "multipart/related"
     declared = description.get("outputs") or {}
-    for output_id in outputs:
-        return described_media_type(declared.get(output_id, {}))
+    for output_id, wish in wishes.outputs.items():
+        return wanted_media_type(wish) or described_media_type(declared.get(output_id, {}))
     return JSON_MEDIA_TYPE
 
 
-def described_media_type(output_description: Mapping[str, Any]) -> str:
-    """Return the media type that a description states for an output, or the fitting default."""
-    schema = output_description.get("schema") or {}
-    if media_type := schema.get("contentMediaType"):
-        return str(media_type)
-    is_text = schema.get("type") == "string" and not schema.get("format")
-    return "text/plain" if is_text else JSON_MEDIA_TYPE
-
-
-def is_json(media_type: str) -> bool:
-    """Tell whether content of a media type is JSON."""
-    essence = media_type.partition(";")[0].strip().lower()
-    return essence == JSON_MEDIA_TYPE or essence.endswith("+json")
-
-
-def shape(
-    outputs: Sequence[Output],
-    requested: Mapping[str, ExecutionOutput],
-    response: ProcessResponseType,
-) -> Response:
-    """Give outputs the form that the request asked for (/req/core/process-execute-sync-...).
-
-    Args:
-        outputs: What the job stored. Those not in `requested` are left out.
-        requested: Outputs that the client asked for, with their transmission mode.
-        response: ``document`` is one JSON object; ``raw`` is the value itself, or
-            ``multipart/related`` where there are several.
-    """
-    chosen = [output for output in outputs if output.output_id in requested]
-    references = {
-        output.output_id: Link(href=output.url(), rel="item", type_=output.media_type)
-        for output in chosen
-        if requested[output.output_id].transmission_mode is ProcessOutputTransmissionMode.REFERENCE
-    }
-    if response is ProcessResponseType.document or not chosen:
-        return _document(chosen, references)
-    if len(chosen) == 1:
-        (output,) = chosen
-        if link := references.get(output.output_id):
-            return Response(media_type=output.media_type, links=[link])
-        return Response(media_type=_verbatim(output.media_type), segments=[output.content])
-    return _multipart(chosen, references)
+def response_type(request: Mapping[str, Any]) -> ProcessResponseType:
+    """Return the form in which a request wants its result. Raises `InvalidRequest`."""
+    try:
+        return ProcessResponseType(str(request.get("response") or ProcessResponseType.raw))
+    except ValueError:
+        known = " or ".join(ProcessResponseType)
+        raise InvalidRequest(f"response: must be {known}") from None
 
 
 def _has_member(value: Any, names: set[str]) -> bool:
     if isinstance(value, Mapping):
         return bool(names & value.keys()) or any(_has_member(v, names) for v in value.values())
     return isinstance(value, list) and any(_has_member(item, names) for item in value)
-
-
-def _verbatim(media_type: str) -> str:
-    return VERBATIM_JSON_MEDIA_TYPE if media_type == JSON_MEDIA_TYPE else media_type
-
-
-def _response_type(response: object) -> ProcessResponseType:
-    try:
-        return ProcessResponseType(str(response or ProcessResponseType.raw))
-    except ValueError:
-        known = " or ".join(ProcessResponseType)
-        raise InvalidRequest(f"response: must be {known}") from None
-
-
-def _document(outputs: Sequence[Output], references: Mapping[str, Link]) -> Response:
-    segments: list[bytes | Content] = []
-    for output in outputs:
-        name = json.dumps(output.output_id, ensure_ascii=False)
-        segments.append(f"{',' if segments else '{'}{name}:".encode())
-        if link := references.get(output.output_id):
-            segments.append(link.model_dump_json(by_alias=True, exclude_none=True).encode())
-        elif output.content.size > INLINE_VALUE_MAX_BYTES:
-            segments += _large_inline(output)
-        else:
-            segments.append(json.dumps(_inline(output), ensure_ascii=False).encode())
-    segments.append(b"}" if segments else b"{}")
-    return Response(media_type=VERBATIM_JSON_MEDIA_TYPE, segments=segments)
-
-
-def _inline(output: Output) -> Any:
-    """Return an output as ``inlineOrRefData.yaml``: objects and other media types qualified."""
-    content = output.read()
-    if is_json(output.media_type):
-        try:
-            value = json.loads(content)
-        except ValueError:
-            pass  # no JSON after all: sent like any other bytes
-        else:
-            if isinstance(value, dict) or value is None:
-                return {"value": value, "mediaType": output.media_type}
-            return value
-    if output.media_type.startswith("text/"):
-        try:
-            text = content.decode()
-        except UnicodeDecodeError:
-            pass  # not text after all: sent like any other bytes
-        else:
-            if output.media_type.partition(";")[0] == "text/plain":
-                return text
-            return {"value": text, "mediaType": output.media_type}
-    return {
-        "value": base64.b64encode(content).decode(),
-        "mediaType": output.media_type,
-        "encoding": "base64",
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class _Base64:
-    """Content as base64, which is read as a whole only."""
-
-    content: Content
-
-    @property
-    def size(self) -> int:
-        return (self.content.size + 2) // 3 * 4
-
-    def chunks(self, start: int, stop: int) -> Iterator[bytes]:
-        if (start, stop) != (0, self.size):
-            raise ValueError("base64 is not encoded in parts")
-        rest = b""
-        for chunk in self.content.chunks(0, self.content.size):
-            chunk = rest + chunk
-            whole = len(chunk) // 3 * 3
-            rest = chunk[whole:]
-            yield base64.b64encode(chunk[:whole])
-        yield base64.b64encode(rest)
-
-
-def _large_inline(output: Output) -> list[bytes | Content]:
-    """Return an output as `_inline` does, but in base64, so that nothing has to be parsed."""
-    media_type = json.dumps(output.media_type)
-    head = f'{{"mediaType":{media_type},"encoding":"base64","value":"'
-    return [head.encode(), _Base64(output.content), b'"}']
-
-
-def _multipart(outputs: Sequence[Output], references: Mapping[str, Link]) -> Response:
-    """Return ``multipart/related`` (RFC 2387), one part per output, named by ``Content-ID``."""
-    boundary = uuid.uuid4().hex
-    segments: list[bytes | Content] = []
-    for output in outputs:
-        headers = [
-            f"Content-ID: <{urllib.parse.quote(output.output_id)}>",
-            f"Content-Type: {output.media_type}",
-        ]
-        link = references.get(output.output_id)
-        if link is not None:
-            headers.append(f"Content-Location: {link.href}")
-        segments.append("\r\n".join([f"--{boundary}", *headers, "", ""]).encode())
-        if link is None:
-            segments.append(output.content)
-        segments.append(b"\r\n")
-    segments.append(f"--{boundary}--\r\n".encode())
-    return Response(
-        media_type=f'multipart/related; boundary="{boundary}"', segments=tuple(segments)
-    )

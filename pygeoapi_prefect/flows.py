@@ -12,6 +12,7 @@ is stands in the environment variable `DEFINITION_VARIABLE` of the job.
 import contextlib
 import inspect
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -28,17 +29,22 @@ from pygeoapi.plugin import load_plugin
 from pygeoapi.process.base import BaseProcessor, ProcessorExecuteError
 from pygeoapi.util import yaml_load
 
-from pygeoapi_prefect.callbacks import results_document, stored_outputs
-from pygeoapi_prefect.errors import ConfigurationError, ExecutionError, PygeoapiPrefectError
+from pygeoapi_prefect.callbacks import results_document
+from pygeoapi_prefect.downloads import Downloads, current_downloads
+from pygeoapi_prefect.errors import ConfigurationError, ExecutionError
 from pygeoapi_prefect.execution import STORED_REQUEST_PREFIX, parse_request
+from pygeoapi_prefect.input_contents import bare_inputs, check_references
 from pygeoapi_prefect.job_callbacks import tell_subscriber
 from pygeoapi_prefect.jobs import Job
-from pygeoapi_prefect.outputs import lasting, store_outputs
+from pygeoapi_prefect.outputs import lasting, load_outputs, opened, store_outputs
 from pygeoapi_prefect.process.base import BasePrefectProcessor
 from pygeoapi_prefect.progress import flush_progress
 from pygeoapi_prefect.references import ReferencePolicy, current_policy
 from pygeoapi_prefect.schemas import ExecuteRequest, ProcessDescription
 from pygeoapi_prefect.storage import ResultStorage, block_for, open_storage, recent_block
+from pygeoapi_prefect.wishes import Wishes
+
+logger = logging.getLogger(__name__)
 
 DEFINITION_VARIABLE: Final = "PYGEOAPI_PREFECT_PROCESS"
 ENTRYPOINT: Final = "pygeoapi_prefect.flows.process_flow"
@@ -182,6 +188,7 @@ class _JobCall:
         self.job_id = job_id or str(prefect.runtime.flow_run.get_id())
         self.storage = open_storage(definition.result_storage)
         self.request = read_request(execution_request, self.storage)
+        self.inputs: dict[str, Any] = self.request.get("inputs") or {}
 
     def arguments(self, flow: Flow[..., Any], description: ProcessDescription) -> dict[str, Any]:
         """Return those arguments that the author's function declares."""
@@ -196,35 +203,53 @@ class _JobCall:
             "execution_request": lambda: ExecuteRequest.model_validate(
                 {name: value for name, value in self.request.items() if value is not None}
             ),
-            "inputs": lambda: self.request.get("inputs") or {},
+            "inputs": lambda: self.inputs,
             "outputs": lambda: self.request.get("outputs"),
         }
         declared = inspect.signature(flow.fn).parameters
         return {name: make() for name, make in available.items() if name in declared}
 
     @contextlib.contextmanager
-    def surroundings(self) -> Iterator[None]:
-        """What the author's code has around it."""
+    def surroundings(self, metadata: Mapping[str, Any]) -> Iterator[Downloads]:
+        """What the author's code has around it, and what links in its inputs refer to.
+
+        Args:
+            metadata: The description of the process.
+
+        Raises:
+            InvalidRequest: A link leads to what does not fit, or nowhere.
+        """
         definition = self.definition
         tell_subscriber(definition.references, lambda job: _results_document(definition, job))
         # what is computed for an hour should have a place then
         self.storage.check()
         if _is_deployed():
             self._keep_results_of_prefect()
-        token = current_policy.set(self.definition.references)
+        policy_token = current_policy.set(self.definition.references)
         try:
-            yield
+            with Downloads() as downloads:
+                check_references(metadata, self.inputs, downloads.fetch)
+                downloads_token = current_downloads.set(downloads)
+                try:
+                    yield downloads
+                finally:
+                    current_downloads.reset(downloads_token)
         finally:
-            current_policy.reset(token)
+            current_policy.reset(policy_token)
             flush_progress()
 
     def finish(self, declared_outputs: Mapping[str, Any], returned: Any) -> Any:
-        """Store what the author's code returned; gives what Prefect is to take for its result."""
-        outputs = store_outputs(self.storage, self.job_id, declared_outputs, returned)
-        missing = [one for one in self.request.get("outputs") or () if one not in outputs]
+        """Store what the author's code returned; gives what Prefect is to take for its result.
+
+        Raises:
+            ExecutionError: It is not what the client has asked for.
+        """
+        wishes = Wishes.of_request(self.request)
+        outputs = store_outputs(self.storage, self.job_id, declared_outputs, returned, wishes)
+        missing = wishes.missing(outputs)
         if missing and (run := FlowRunContext.get()) is not None:
             get_run_logger(run).warning(
-                "The client asked for outputs that were not produced: %s", ", ".join(missing)
+                "Outputs that the process declares were not produced: %s", ", ".join(missing)
             )
         if not _is_deployed():
             self._keep_results_of_prefect()
@@ -252,8 +277,17 @@ def _is_deployed() -> bool:
 def _results_document(definition: ProcessDefinition, job: Job) -> bytes:
     storage = open_storage(definition.result_storage)
     request = read_request(job.execution_request or "{}", storage)
-    outputs = stored_outputs(storage, job, sign_links=definition.sign_links)
+    stored = load_outputs(storage, job.job_id)
+    outputs = opened(storage, stored, job.output_urls.get, sign_links=definition.sign_links)
     return results_document(outputs, request)
+
+
+def _defaults(flow: Flow[..., Any]) -> dict[str, Any]:
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(flow.fn).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
 
 
 def _flow_around(
@@ -267,31 +301,35 @@ def _flow_around(
 
     async def run_async(job_id: str | None = None, execution_request: str = "{}") -> Any:
         call = _JobCall(definition, job_id, execution_request)
-        with call.surroundings():
+        with call.surroundings(metadata):
             returned = await flow.fn(**call.arguments(flow, description))
         return call.finish(declared_outputs, returned)
 
     def run(job_id: str | None = None, execution_request: str = "{}") -> Any:
         call = _JobCall(definition, job_id, execution_request)
-        with call.surroundings():
+        with call.surroundings(metadata):
             returned = flow.fn(**call.arguments(flow, description))
         return call.finish(declared_outputs, returned)
 
     def name_run() -> str:
-        parameters = prefect.runtime.flow_run.get_parameters()
+        own_name = str(prefect.runtime.flow_run.get_name())
         try:
+            if callable(flow.flow_run_name):
+                return str(flow.flow_run_name())
+            parameters = prefect.runtime.flow_run.get_parameters()
             call = _JobCall(definition, **parameters)
-            return str(flow.flow_run_name).format(**call.arguments(flow, description))
-        except PygeoapiPrefectError:
-            # the run itself will say it; Prefect leaves one without a name hanging
-            return str(prefect.runtime.flow_run.get_name())
+            arguments = _defaults(flow) | call.arguments(flow, description)
+            return str(flow.flow_run_name).format(**arguments)
+        except Exception:  # an author's template or function can raise anything
+            # Prefect leaves a run hanging that gets no name
+            logger.warning("%s keeps its name: flow_run_name failed", own_name, exc_info=True)
+            return own_name
 
-    flow_run_name = name_run if isinstance(flow.flow_run_name, str) else flow.flow_run_name
     return Flow(
         run_async if flow.isasync else run,
         name=flow.name,
         version=flow.version,
-        flow_run_name=flow_run_name,
+        flow_run_name=None if flow.flow_run_name is None else name_run,
         retries=flow.retries,
         retry_delay_seconds=flow.retry_delay_seconds,
         task_runner=flow.task_runner,
@@ -326,8 +364,9 @@ def _flow_of_processor(
         if processor.supports_outputs:
             arguments["outputs"] = call.request.get("outputs")
         try:
-            with call.surroundings():
-                returned = processor.execute(call.request.get("inputs") or {}, **arguments)
+            with call.surroundings(processor.metadata) as downloads:
+                inputs = bare_inputs(processor.metadata, call.inputs, downloads.fetch)
+                returned = processor.execute(inputs, **arguments)
         except ProcessorExecuteError as error:
             if error.user_msg in (None, str(error)):
                 raise

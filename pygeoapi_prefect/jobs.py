@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from prefect.client.schemas.objects import FlowRun, StateType
 
+from pygeoapi_prefect.redaction import redacted
 from pygeoapi_prefect.schemas import JobStatus
 
 RUN_NAME_PREFIX: Final = "pygeoapi_job_"
@@ -418,18 +419,6 @@ _ENGINE_PREFIX = re.compile(
     r"^(Flow run encountered an exception|Task run encountered an exception)[.:]?\s*"
 )
 _ERROR_NAME = re.compile(r"(?:\w+\.)*([A-Za-z_]\w{0,100}):")
-# A message can quote a client's input: each pattern takes linear time on any text.
-_TRACEBACK = re.compile(r"Traceback \(most recent call last\).*", re.DOTALL)
-_URL = re.compile(r"\b(\w{1,20}://)([^\s'\"]+)")
-_FILE_URL = re.compile(r"\bfile://(?:localhost)?(?=/)")
-_QUOTED_FILE_PATH = re.compile(
-    r"(?<=(['\"]))(?:~|[A-Za-z]:)?[/\\](?:[^'\"\n/\\]*[/\\])+[^'\"\n/\\]+(?=\1)"
-)
-_FILE_PATH = re.compile(
-    # a request line is no file path
-    r"(?<!GET )(?<!POST )(?<!PUT )(?<!DELETE )"
-    r"(?<![\w:/.~])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\":,;()<>]+){2,}[/\\]?"
-)
 MESSAGE_MAX_CHARACTERS: Final = 2_000
 PROGRESS_MESSAGE_MAX_CHARACTERS: Final = 500
 
@@ -446,23 +435,5 @@ def public_message(message: str) -> str:
     return _shortened(text, MESSAGE_MAX_CHARACTERS) or _MESSAGES[JobStatus.failed]
 
 
-def redacted(message: str) -> str:
-    """Return a message without what says more about the server than about the job.
-
-    The author's own words stay. Stack traces, folders of file paths, and credentials and
-    query strings of URLs go.
-    """
-    text = _TRACEBACK.sub("", message).strip()
-    text = _FILE_URL.sub("", _URL.sub(_public_url, text))
-    for file_path in (_QUOTED_FILE_PATH, _FILE_PATH):
-        text = file_path.sub(lambda path: re.split(r"[/\\]", path[0].rstrip("/\\"))[-1], text)
-    return text
-
-
 def _shortened(text: str, max_characters: int) -> str:
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
-
-
-def _public_url(url: re.Match[str]) -> str:
-    authority, slash, path = url[2].partition("?")[0].partition("/")
-    return f"{url[1]}{authority.rpartition('@')[2]}{slash}{path}"

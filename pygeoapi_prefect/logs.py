@@ -15,7 +15,8 @@ from typing import Final
 
 from pygeoapi_prefect.config import LogPublication
 from pygeoapi_prefect.errors import InvalidParameter
-from pygeoapi_prefect.jobs import Job, redacted
+from pygeoapi_prefect.jobs import Job
+from pygeoapi_prefect.redaction import redacted
 
 LATE_SECONDS: Final = 5.0
 """How late a line can come. Prefect collects lines for 2 s before it sends them."""
@@ -137,12 +138,6 @@ def page_of(
 _LOGGERS_OF_FLOWS: Final = frozenset({"prefect.flow_runs", "prefect.task_runs"})
 # where Prefect's engine tells the address of its UI
 _ABOUT_THE_SERVER = re.compile(r"View at https?://")
-_SECRET = re.compile(
-    r"((?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|credentials?)"
-    r"\w{0,20}['\"]?\s{0,3}[=:]\s{0,3}|\b(?:bearer|basic)\s{1,3})"
-    r"(?:\"[^\"\n]{1,500}\"|'[^'\n]{1,500}'|[^\s'\",;&]+)",
-    re.IGNORECASE,
-)
 
 
 def _published(line: LogLine, publication: LogPublication) -> LogLine | None:
@@ -155,5 +150,4 @@ def _published(line: LogLine, publication: LogPublication) -> LogLine | None:
         or _ABOUT_THE_SERVER.match(line.message)
     ):
         return None
-    message = _SECRET.sub(r"\1***", redacted(line.message))
-    return dataclasses.replace(line, message=message)
+    return dataclasses.replace(line, message=redacted(line.message))

@@ -13,7 +13,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, Final
 
 from prefect.client.schemas.objects import FlowRun
@@ -26,7 +26,6 @@ from pygeoapi.util import Subscriber
 from pygeoapi_prefect import execution, retention
 from pygeoapi_prefect.callbacks import Courier, check_subscriber, results_document
 from pygeoapi_prefect.config import (
-    DeploymentConfiguration,
     LogPublication,
     parse_manager,
 )
@@ -43,35 +42,39 @@ from pygeoapi_prefect.errors import (
     JobRefused,
     JobWasDismissed,
     LogNotPublished,
-    OutputsNotProduced,
     RequestTooLarge,
     ResultMissing,
     ResultNotReady,
     ResultUnavailable,
-    ResultUnreadable,
     ServerBusy,
     StorageError,
     UnknownProcess,
 )
-from pygeoapi_prefect.execution import Content, HeldContent, Output, Plan, Response
-from pygeoapi_prefect.flows import read_request
+from pygeoapi_prefect.execution import Plan
 from pygeoapi_prefect.gateway import ApiGateway, PrefectGateway
+from pygeoapi_prefect.job_files import JobFiles
 from pygeoapi_prefect.jobs import Job, JobFilter, rfc3339, run_labels, statuses_of
 from pygeoapi_prefect.logs import LogPage, LogPosition, page_of
-from pygeoapi_prefect.outputs import StoredOutput, load_outputs
-from pygeoapi_prefect.prefect_results import find_result
+from pygeoapi_prefect.outputs import media_types
 from pygeoapi_prefect.processes import Process, load_process
+from pygeoapi_prefect.results import (
+    VERBATIM_JSON_MEDIA_TYPE,
+    Output,
+    Response,
+    links_document,
+    shape,
+)
 from pygeoapi_prefect.retention import Removal, RetentionRule, removal_loop
 from pygeoapi_prefect.schemas import (
     JobStatus,
     ProcessExecutionMode,
-    ProcessOutputTransmissionMode,
     RequestedProcessExecutionMode,
     ReturnPreference,
 )
-from pygeoapi_prefect.storage import ResultStorage, StoredContent, open_storage
+from pygeoapi_prefect.storage import ResultStorage, open_storage
 from pygeoapi_prefect.web_processes import OrphanWatch, WebProcess
 from pygeoapi_prefect.web_runs import WebRuns
+from pygeoapi_prefect.wishes import Wishes, by_reference
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +129,7 @@ class PrefectManager(BaseManager):
         self.is_async = self.configuration.enable_async_job_execution
         self.supports_subscribing = True
         self.output_url: Callable[[str, str], str] | None = None
+        self._files = JobFiles(self.configuration, self)
         self.gateway: PrefectGateway = gateway or ApiGateway(before_first_call=self._go_on)
         self._deliveries = Courier(
             self.gateway, self.configuration.references, self._results_document
@@ -210,12 +214,13 @@ class PrefectManager(BaseManager):
             result = self.result(job)
         except ResultUnavailable as error:
             raise ExecutionError(error.detail) from error
+        media_type, body = _media_type_and_body(result)
         headers = {PREFERENCE_APPLIED: "wait"} if mode else {}
         # pygeoapi sets the content type of raw results only
-        headers["Content-Type"] = result.media_type
+        headers["Content-Type"] = media_type
         if result.links:
             headers["Link"] = ", ".join(link.as_link_header() for link in result.links)
-        return job.job_id, result.media_type, result.body, PygeoapiJobStatus.successful, headers
+        return job.job_id, media_type, body, PygeoapiJobStatus.successful, headers
 
     def execute(
         self,
@@ -245,7 +250,7 @@ class PrefectManager(BaseManager):
         if wait_seconds == 0:  # who does not wait need not have the web process run the job
             requested_mode = RequestedProcessExecutionMode.respond_async
         plan = execution.plan(process_id, process.description, request, requested_mode)
-        self._check_references(plan, process)
+        self._files.check_references(plan, process)
         if subscriber := plan.request["subscriber"]:
             check_subscriber(subscriber, self.configuration.references)
         timeout_seconds = self.configuration.sync_job_execution_timeout_seconds
@@ -318,12 +323,7 @@ class PrefectManager(BaseManager):
             JobNotFound: There is no such job.
             ResultUnavailable: It has no result, not yet or not any more.
         """
-        result = self.result(self.gateway.find(job_id))
-        if result.links and not result.segments:
-            (link,) = result.links
-            body = link.model_dump_json(by_alias=True, exclude_none=True)
-            return execution.VERBATIM_JSON_MEDIA_TYPE, body.encode()
-        return result.media_type, result.body
+        return _media_type_and_body(self.result(self.gateway.find(job_id)))
 
     def result(self, job: Job, preferred: ReturnPreference | None = None) -> Response:
         """Return the result of a job, in the form that was asked for.
@@ -339,25 +339,24 @@ class PrefectManager(BaseManager):
             JobRefused: It failed for what the client sent.
             JobWasDismissed: It was dismissed.
             ResultMissing: Its outputs are not in the result storage (any more).
-            OutputsNotProduced: It has none of those that were asked for.
+            OutputsNotProduced: It has not made what was asked for.
             ResultUnreadable: Its flow is not one of ours, and stored them in a form that is
                 not read.
         """
-        outputs = self.outputs(job)
-        request = read_request(job.execution_request or "{}", self._storage(job))
-        requested, response = execution.requested_outputs(request, outputs)
-        if request.get("outputs") and not requested:
-            raise OutputsNotProduced(
-                f"job {job.job_id} has none of the outputs that were asked for "
-                f"({_listed(request['outputs'])}); it has {_listed(outputs) or 'no output at all'}"
-            )
+        if failure := failure_of(job):
+            raise failure
+        outputs = self._files.outputs(job)
+        request = self._files.request(job)
+        requested = Wishes.of_request(request).of(media_types(outputs))
         if preferred is ReturnPreference.minimal:
-            requested = execution.by_reference(requested)
-        return execution.shape([*outputs.values()], requested, response)
+            requested = by_reference(requested)
+        return shape([*outputs.values()], requested, execution.response_type(request))
 
     def output(self, job: Job, output_id: str) -> Output:
-        """Return one output of a job. Raises as `result` does."""
-        outputs = self.outputs(job)
+        """Return one output of a job, whether it was asked for or not. Raises as `result` does."""
+        if failure := failure_of(job):
+            raise failure
+        outputs = self._files.outputs(job)
         if output_id not in outputs:
             raise ResultMissing(f"job {job.job_id} has no output {output_id!r}")
         return outputs[output_id]
@@ -366,19 +365,9 @@ class PrefectManager(BaseManager):
         """Return the outputs of a job, none of them read. Raises as `result` does."""
         if failure := failure_of(job):
             raise failure
-        storage = self._storage(job)
-        found: Mapping[str, StoredOutput | tuple[bytes, str]]
-        existing = self._existing_deployment_of(job)
-        if existing is None:
-            found = load_outputs(storage, job.job_id)
-        else:
-            deployment, declared = existing
-            result = find_result(job, deployment, self._storage_address(job))
-            found = result.outputs(job, declared, storage)
-        return {
-            output_id: self._output(job, storage, output_id, output)
-            for output_id, output in found.items()
-        }
+        outputs = self._files.outputs(job)
+        Wishes.of_request(self._files.request(job)).of(media_types(outputs))
+        return outputs
 
     def inputs(self, job: Job, max_bytes: int) -> Mapping[str, Any] | None:
         """Return the inputs of a job; None if they are over a size, or kept no longer.
@@ -386,22 +375,11 @@ class PrefectManager(BaseManager):
         Raises:
             StorageError: The result storage cannot be reached.
         """
-        text = job.execution_request or "{}"
-        storage = self._storage(job)
-        try:
-            if text.startswith(execution.STORED_REQUEST_PREFIX):
-                size = storage.size(text.removeprefix(execution.STORED_REQUEST_PREFIX))
-            else:
-                size = len(text)
-            if size > max_bytes:
-                return None
-            request = read_request(text, storage)
-        except ResultMissing:
-            return None
-        inputs = request.get("inputs")
-        if inputs is None:
-            return execution.inputs_in_parameters(request, job.parameters)
-        return inputs if isinstance(inputs, Mapping) else {}
+        return self._files.inputs(job, max_bytes)
+
+    def own_url(self, job_id: str, output_id: str) -> str | None:
+        """Return where this service hands out an output, if it does."""
+        return self.output_url(job_id, output_id) if self.output_url is not None else None
 
     def delete_job(self, job_id: str) -> bool:
         """Dismiss or remove a job, as pygeoapi's API layer asks for it; see `dismiss`."""
@@ -439,8 +417,7 @@ class PrefectManager(BaseManager):
             JobNotFound: There is no such job any more.
             StorageError: A file cannot be removed; the job stays.
         """
-        self._storage(job).delete(job.job_id)
-        self._delete_prefect_result(job)
+        self._files.remove(job)
         self.gateway.delete(job)
 
     def expired_jobs(self, rule: RetentionRule) -> Iterator[Job]:
@@ -483,8 +460,7 @@ class PrefectManager(BaseManager):
             logger.info("removed %s old jobs; %s could not be", removed, len(removals) - removed)
 
     def _results_document(self, job: Job) -> bytes:
-        request = read_request(job.execution_request or "{}", self._storage(job))
-        return results_document(self.outputs(job), request)
+        return results_document(self._files.outputs(job), self._files.request(job))
 
     def _disable_broken_processes(self) -> None:
         """Take out processes that cannot be loaded, and say so: the others go on."""
@@ -590,105 +566,6 @@ class PrefectManager(BaseManager):
             },
         )
 
-    def _check_references(self, plan: Plan, process: Process) -> None:
-        """Refuse references before there is a job, where nobody could follow them."""
-        wants_reference = any(
-            output.transmission_mode is ProcessOutputTransmissionMode.REFERENCE
-            for output in plan.outputs.values()
-        )
-        if wants_reference and self.output_url is None:
-            storage = open_storage(process.definition.result_storage)
-            anywhere = StoredOutput(key=f"{plan.job_id}/outputs", media_type=plan.result_media_type)
-            if self._signed_url(storage, anywhere) is None:
-                raise InvalidRequest(
-                    "transmissionMode: this server hands out outputs by value only"
-                )
-
-    def _signed_url(self, storage: ResultStorage, output: StoredOutput) -> str | None:
-        if not self.configuration.sign_links:
-            return None
-        return storage.presigned_url(output.key, output.media_type)
-
-    def _storage(self, job: Job) -> ResultStorage:
-        return open_storage(self._storage_address(job))
-
-    def _storage_address(self, job: Job) -> str:
-        """Return where a job keeps its files: what its run says, if the configuration does too.
-
-        Whoever can write to the Prefect API could else have any file read, or removed.
-
-        Raises:
-            StorageError: The configuration does not name it (any more).
-        """
-        default = self.configuration.result_storage_address
-        address = job.result_storage or self._process_storage_address(job.process_id) or default
-        discover = self.configuration.discover
-        discovered = discover and discover.result_storage
-        if address in (default, discovered, *self.configuration.former_result_storages) or any(
-            address == self._process_storage_address(process_id) for process_id in self.processes
-        ):
-            return address
-        logger.error(
-            "job %s keeps its files at %s, which is no result storage of this configuration; "
-            "former ones are listed under server.manager.former_result_storages",
-            job.job_id,
-            address,
-        )
-        raise StorageError(
-            f"job {job.job_id} keeps its files in a storage that this server does not use"
-        )
-
-    def _process_storage_address(self, process_id: str) -> str | None:
-        try:
-            return self.process(process_id).definition.result_storage
-        except UnknownProcess:
-            return None
-
-    def _delete_prefect_result(self, job: Job) -> None:
-        """Remove what Prefect has kept: a value that was returned, or an exception."""
-        existing = self._existing_deployment_of(job)
-        deployment = existing[0] if existing else DeploymentConfiguration()
-        # what we may not read is not ours to remove either, and its block may be gone
-        with contextlib.suppress(ResultMissing, ResultUnreadable, ConfigurationError):
-            find_result(job, deployment, self._storage_address(job)).delete(job)
-
-    def _existing_deployment_of(
-        self, job: Job
-    ) -> tuple[DeploymentConfiguration, Mapping[str, Any]] | None:
-        """Return configuration and declared outputs for a job whose flow is not one of ours."""
-        try:
-            process = self.process(job.process_id)
-        except UnknownProcess:
-            # the process is gone, and what the job stored is still there
-            return None if job.runs_our_flow else (DeploymentConfiguration(), {})
-        if process.flow is not None:
-            return None
-        return process.configuration.deployment, process.description["outputs"]
-
-    def _output(
-        self,
-        job: Job,
-        storage: ResultStorage,
-        output_id: str,
-        found: StoredOutput | tuple[bytes, str],
-    ) -> Output:
-        def url() -> str:
-            address = None
-            if isinstance(found, StoredOutput):
-                address = self._signed_url(storage, found)
-            if address is None and self.output_url is not None:
-                address = self.output_url(job.job_id, output_id)
-            if address is None:
-                raise InvalidRequest("this server hands out outputs by value only")
-            return address
-
-        content: Content
-        if isinstance(found, StoredOutput):
-            content, media_type = StoredContent(storage, found.key), found.media_type
-        else:
-            content, media_type = HeldContent(found[0]), found[1]
-        return Output(output_id=output_id, media_type=media_type, content=content, url=url)
-
 
 def manager_of_commands(configuration: Configuration) -> PrefectManager:
     """Return a manager for a command, which does nothing but what it is told to."""
@@ -711,8 +588,11 @@ def _accepted(job: Job) -> ExecutionAnswer:
     return job.job_id, "application/json", None, PygeoapiJobStatus.accepted, headers
 
 
-def _listed(output_ids: Iterable[str]) -> str:
-    return ", ".join(map(repr, output_ids))
+def _media_type_and_body(result: Response) -> tuple[str, bytes]:
+    """Return a result as pygeoapi sends it, which has no answer without a body: links are one."""
+    if result.links:
+        return VERBATIM_JSON_MEDIA_TYPE, links_document(result.links)
+    return result.media_type, result.body
 
 
 def failure_of(job: Job) -> ResultUnavailable | None:

@@ -6,23 +6,34 @@ so a job that has one has all of its outputs.
 """
 
 import contextlib
+import dataclasses
+import functools
 import itertools
 import json
 import mimetypes
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import pydantic
 
 from pygeoapi_prefect.errors import ExecutionError, ResultMissing, StorageError
-from pygeoapi_prefect.execution import JSON_MEDIA_TYPE, described_media_type, is_json
+from pygeoapi_prefect.media_types import (
+    JSON_MEDIA_TYPE,
+    MediaType,
+    described_media_type,
+    essence,
+    is_json,
+    is_media_type,
+)
+from pygeoapi_prefect.results import Content, HeldContent, Output
 from pygeoapi_prefect.schemas import (
     JobStatus,
     JobStatusInfoInternal,
     OutputExecutionResultInternal,
 )
-from pygeoapi_prefect.storage import CHUNK_BYTES, ResultStorage
+from pygeoapi_prefect.storage import CHUNK_BYTES, ResultStorage, StoredContent
+from pygeoapi_prefect.wishes import EVERYTHING, Wishes
 
 LIST_NAME: Final = "outputs.json"
 
@@ -31,6 +42,14 @@ class StoredOutput(pydantic.BaseModel):
     """Where one output is in the result storage, and what it is."""
 
     key: str
+    media_type: MediaType
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutput:
+    """An output that is in no file of its own, for Prefect has kept it with others."""
+
+    content: bytes
     media_type: str
 
 
@@ -38,7 +57,11 @@ _LIST = pydantic.TypeAdapter(dict[str, StoredOutput])
 
 
 def store_outputs(
-    storage: ResultStorage, job_id: str, declared: Mapping[str, Any], returned: Any
+    storage: ResultStorage,
+    job_id: str,
+    declared: Mapping[str, Any],
+    returned: Any,
+    wishes: Wishes = EVERYTHING,
 ) -> dict[str, StoredOutput]:
     """Store what a flow or processor returned, and list it.
 
@@ -51,9 +74,11 @@ def store_outputs(
             value that is a mapping with ids of declared outputs as keys holds one output
             under each. One that is an open file, or an iterator of bytes, is stored in
             pieces, and closed.
+        wishes: What has to be among them; without it, nothing is listed.
 
     Raises:
-        ExecutionError: The flow says that it failed, or that outputs are where there are none.
+        ExecutionError: The flow says that it failed, or that outputs are where there are none;
+            or it has not made what was asked for.
         StorageError: The result storage refused a file.
     """
     match returned:
@@ -64,8 +89,57 @@ def store_outputs(
                 output_id: _store(storage, job_id, output_id, value, media_type)
                 for output_id, (value, media_type) in _values(declared, returned).items()
             }
+    if problem := wishes.problem(media_types(outputs)):
+        raise ExecutionError(problem)
     storage.write(f"{job_id}/{LIST_NAME}", _LIST.dump_json(outputs))
     return outputs
+
+
+def media_types(
+    outputs: Mapping[str, StoredOutput | HeldOutput | Output],
+) -> dict[str, str]:
+    """Return the media types of outputs, by output id."""
+    return {output_id: output.media_type for output_id, output in outputs.items()}
+
+
+def opened(
+    storage: ResultStorage,
+    outputs: Mapping[str, StoredOutput | HeldOutput],
+    own_url: Callable[[str], str | None],
+    *,
+    sign_links: bool,
+) -> dict[str, Output]:
+    """Return outputs as they are handed out, none of them read.
+
+    Args:
+        storage: Result storage of the job.
+        outputs: What the job made.
+        own_url: Returns where this service hands out an output, given its id, if it does.
+        sign_links: Whether clients may have signed addresses of the storage, which then come
+            first.
+    """
+
+    def address(output_id: str, output: StoredOutput | HeldOutput) -> str | None:
+        signed = None
+        if sign_links and isinstance(output, StoredOutput):
+            signed = storage.presigned_url(output.key, output.media_type)
+        return signed or own_url(output_id)
+
+    return {
+        output_id: Output(
+            output_id=output_id,
+            media_type=output.media_type,
+            content=_content(storage, output),
+            address=functools.partial(address, output_id, output),
+        )
+        for output_id, output in outputs.items()
+    }
+
+
+def _content(storage: ResultStorage, output: StoredOutput | HeldOutput) -> Content:
+    if isinstance(output, StoredOutput):
+        return StoredContent(storage, output.key)
+    return HeldContent(output.content)
 
 
 def load_outputs(storage: ResultStorage, job_id: str) -> dict[str, StoredOutput]:
@@ -82,15 +156,15 @@ def load_outputs(storage: ResultStorage, job_id: str) -> dict[str, StoredOutput]
         raise StorageError(f"the list of outputs of job {job_id} is damaged") from error
 
 
-def contents(declared: Mapping[str, Any], returned: Any) -> dict[str, tuple[bytes, str]]:
-    """Return content and media type, by output id, of what a flow or processor returned.
+def held_outputs(declared: Mapping[str, Any], returned: Any) -> dict[str, HeldOutput]:
+    """Return the outputs, by output id, that a flow or processor returned.
 
     Args:
         declared: Output descriptions of the process, by output id.
         returned: A value, or a tuple ``(media type, value)``; see `store_outputs`.
     """
     return {
-        output_id: (_encoded(value, media_type), media_type)
+        output_id: HeldOutput(_encoded(value, media_type), media_type)
         for output_id, (value, media_type) in _values(declared, returned).items()
     }
 
@@ -135,7 +209,7 @@ def _stored_by_flow(
 def _store(
     storage: ResultStorage, job_id: str, output_id: str, value: Any, media_type: str
 ) -> StoredOutput:
-    extension = mimetypes.guess_extension(media_type.partition(";")[0]) or ""
+    extension = mimetypes.guess_extension(essence(media_type)) or ""
     key = f"{job_id}/outputs/{urllib.parse.quote(output_id, safe='')}{extension}"
     if _is_stream(value):
         with contextlib.ExitStack() as exits:
@@ -196,25 +270,23 @@ def _values(declared: Mapping[str, Any], returned: Any) -> dict[str, tuple[Any, 
     if media_type is None and value is None:
         return {}
     if len(declared) > 1 and isinstance(value, Mapping) and value.keys() & declared.keys():
+        # a media type given with it is that of the mapping
         return {
-            output_id: _with_media_type(value[output_id], declared[output_id], None)
-            for output_id in declared
+            output_id: (value[output_id], _media_type_of(value[output_id], declaration))
+            for output_id, declaration in declared.items()
             if output_id in value
         }
     output_id = next(iter(declared), "result")
-    return {output_id: _with_media_type(value, declared.get(output_id, {}), media_type)}
-
-
-def _with_media_type(
-    value: Any, output_description: Mapping[str, Any], media_type: str | None
-) -> tuple[Any, str]:
     if media_type is None:
-        media_type = _media_type_of(value, described_media_type(output_description))
-    return value, media_type
+        media_type = _media_type_of(value, declared.get(output_id, {}))
+    elif not is_media_type(media_type):
+        raise ExecutionError(f"output {output_id!r}: {media_type[:80]!r} is not a media type")
+    return {output_id: (value, media_type)}
 
 
-def _media_type_of(value: Any, described: str) -> str:
+def _media_type_of(value: Any, output_description: Mapping[str, Any]) -> str:
     """Return the described media type where the value can have it."""
+    described = described_media_type(output_description)
     if isinstance(value, bytes | bytearray | memoryview | str) or is_json(described):
         return described
     if _is_stream(value):

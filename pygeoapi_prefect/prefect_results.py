@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import gzip
 import itertools
-import json
 import lzma
 import os
 import posixpath
@@ -28,17 +27,20 @@ from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 from prefect.results import ResultRecordMetadata  # type: ignore[attr-defined]
 from prefect.serializers import CompressedSerializer, Serializer
 from prefect.settings import get_current_settings
+from pydantic_core import from_json
 
 from pygeoapi_prefect.config import DeploymentConfiguration
 from pygeoapi_prefect.errors import (
     ConfigurationError,
+    ExecutionError,
     JobFailed,
     ResultMissing,
     ResultUnreadable,
     StorageError,
 )
 from pygeoapi_prefect.jobs import Job, run_name
-from pygeoapi_prefect.outputs import StoredOutput, contents
+from pygeoapi_prefect.media_types import is_media_type
+from pygeoapi_prefect.outputs import HeldOutput, StoredOutput, held_outputs
 from pygeoapi_prefect.schemas import JobStatus, JobStatusInfoInternal
 from pygeoapi_prefect.storage import (
     FsspecStorage,
@@ -55,7 +57,6 @@ _DECOMPRESS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "gzip": gzip.decompress,
     "zlib": zlib.decompress,
 }
-_MEDIA_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;.*)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +74,8 @@ class PrefectResult:
 
     def outputs(
         self, job: Job, declared: Mapping[str, Any], files: ResultStorage
-    ) -> dict[str, StoredOutput | tuple[bytes, str]]:
-        """Return the outputs by id: files of a storage, or content and media type.
+    ) -> dict[str, StoredOutput | HeldOutput]:
+        """Return the outputs by id: files of a storage, or contents of the result.
 
         Args:
             job: The job that the flow run is.
@@ -96,10 +97,14 @@ class PrefectResult:
         match _plain(_decoded(content, self.serializer)):
             case {"status": _, "generated_outputs": _} as status_info:
                 return {**_reported_files(job, status_info, files)}
-            case [str() as media_type, value] if _MEDIA_TYPE.fullmatch(media_type):
-                return {**contents(declared, (media_type, value))}
-            case value:
-                return {**contents(declared, value)}
+            case [str() as media_type, value] if is_media_type(media_type):
+                returned: Any = (media_type, value)
+            case returned:
+                pass
+        try:
+            return {**held_outputs(declared, returned)}
+        except ExecutionError as error:
+            raise ResultUnreadable(error.detail) from error
 
     def delete(self, job: Job) -> None:
         """Remove the result, unless other jobs may have it too."""
@@ -213,12 +218,12 @@ def _decoded(content: bytes, serializer: "Serializer[Any] | None") -> Any:
     """Return the value in a result, which may be in Prefect's envelope."""
     content = _json_of(content, serializer)
     try:
-        value = json.loads(content)
+        value = from_json(content, allow_inf_nan=False)
         match value:
             case {"metadata": {"serializer": {"type": str() as kind}}, "result": result}:
                 if kind != "json":
                     raise _refused(kind)
-                return json.loads(result) if isinstance(result, str) else result
+                return from_json(result, allow_inf_nan=False) if isinstance(result, str) else result
     except ValueError as error:
         raise ResultUnreadable(
             "the result of the job is no JSON: set result_serializer='json' on its flow"

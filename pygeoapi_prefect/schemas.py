@@ -8,11 +8,14 @@ dumped with ``model_dump(by_alias=True, exclude_none=True)``. Root models answer
 
 import datetime as dt
 import enum
+import urllib.parse
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic_core import from_json
+
+from pygeoapi_prefect.media_types import MediaType
 
 Root = TypeVar("Root")
 
@@ -148,10 +151,20 @@ class Link(_Model):
             "title": self.title,
             "hreflang": self.href_lang,
         }
+        # what is percent-encoded already stays as it is
+        target = urllib.parse.quote(self.href, safe="%:/?#[]@!$&'()*+,;=~")
         return "; ".join(
-            [f"<{self.href}>"]
-            + [f'{name}="{value}"' for name, value in attributes.items() if value is not None]
+            [f"<{target}>"]
+            + [_link_attribute(name, value) for name, value in attributes.items() if value]
         )
+
+
+def _link_attribute(name: str, value: str) -> str:
+    """Return an attribute as quoted text or, where that cannot hold it, as RFC 8187 has it."""
+    if value.isascii() and value.isprintable():
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{name}="{escaped}"'
+    return f"{name}*=UTF-8''{urllib.parse.quote(value, safe='')}"
 
 
 class ProcessIOSchema(_Model):
@@ -275,7 +288,7 @@ class ProcessDescription(ProcessSummary):
 class ExecutionFormat(_Model):
     """``format.yaml``."""
 
-    media_type: Annotated[str | None, Field(alias="mediaType")] = None
+    media_type: Annotated[MediaType | None, Field(alias="mediaType")] = None
     encoding: str | None = None
     schema_: Annotated[str | dict[str, Any] | None, Field(alias="schema")] = None
 
@@ -425,7 +438,7 @@ class OutputExecutionResultInternal(_Model):
     """
 
     location: str
-    media_type: str = "application/octet-stream"
+    media_type: MediaType = "application/octet-stream"
 
 
 class ExecutionDocumentSingleOutput(

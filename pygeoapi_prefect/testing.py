@@ -426,7 +426,7 @@ def run_process(
     return {
         output_id: (stored.media_type, storage.read(stored.key))
         for output_id, stored in load_outputs(storage, plan.job_id).items()
-        if output_id in (plan.outputs or {output_id})
+        if not plan.wishes.are_named or output_id in plan.wishes.outputs
     }
 
 

@@ -17,9 +17,9 @@ from pygeoapi_prefect.errors import (
     StorageError,
     UnknownProcess,
 )
-from pygeoapi_prefect.execution import Output
 from pygeoapi_prefect.jobs import Job, JobFilter, rfc3339
 from pygeoapi_prefect.manager import PrefectManager
+from pygeoapi_prefect.results import Output
 from pygeoapi_prefect.schemas import JobStatus
 
 SHOWN_INPUTS_MAX_BYTES: Final = 256 * 1024

@@ -11,7 +11,7 @@ from pygeoapi_prefect.api.answers import Answer, headers_of
 from pygeoapi_prefect.api.job_pages import results_page
 from pygeoapi_prefect.api.request import Request
 from pygeoapi_prefect.api.service import manager_of
-from pygeoapi_prefect.execution import Content, Response
+from pygeoapi_prefect.results import Content, Response
 
 
 def get_results(api: API, request: Request, job_id: str) -> Answer:

@@ -17,9 +17,10 @@ from pygeoapi_prefect.config import DeploymentConfiguration
 from pygeoapi_prefect.deployments.schedules import plan_jobs, schedules_of
 from pygeoapi_prefect.deployments.work_pools import WorkPool
 from pygeoapi_prefect.errors import ConfigurationError
-from pygeoapi_prefect.execution import JSON_MEDIA_TYPE, Plan
+from pygeoapi_prefect.execution import Plan
 from pygeoapi_prefect.flows import DEFINITION_VARIABLE, ENTRYPOINT, ProcessDefinition
 from pygeoapi_prefect.jobs import JOB_TAG, run_labels, run_tags
+from pygeoapi_prefect.media_types import JSON_MEDIA_TYPE
 from pygeoapi_prefect.processes import Process
 
 SERVICE_LABEL: Final = "pygeoapi.service"

@@ -6,6 +6,8 @@ It has every kind of input that the conformance suite of OGC API - Processes loo
 
 import json
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -33,6 +35,16 @@ LONGEST_PAUSE_SECONDS = 600
 NAP_SECONDS = 0.5
 # the other outputs are JSON
 TEXT_MEDIA_TYPES = {"message": "text/plain", "document": "text/markdown"}
+# of inputs that need not be given; whoever asks for an output gets one
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "numbers": [],
+        "area": {"bbox": [-180, -90, 180, 90]},
+        "pause": 0,
+        "document": "",
+        "mixed": "",
+    }
+)
 
 
 @flow(persist_result=True, log_prints=True)
@@ -42,7 +54,10 @@ def echo(
     process_description: ProcessDescription,
     execution_request: ExecuteRequest,
 ) -> JobStatusInfoInternal:
-    """Store each input that was given as the output of the same id, after an optional pause."""
+    """Store each input that was given as the output of the same id, after an optional pause.
+
+    An output that is asked for by name without its input is what stands for none.
+    """
     pause_seconds = 0.0
     if "pause" in execution_request.inputs:
         pause_seconds = float(input_json(execution_request.inputs["pause"]))
@@ -51,7 +66,9 @@ def echo(
     # Any, as blocks of every type that stores files fit
     storage: Any = Block.load(result_storage_block)
     outputs = {}
-    for input_id, value in execution_request.inputs.items():
+    named = execution_request.outputs or {}
+    defaults = {output_id: DEFAULTS[output_id] for output_id in named if output_id in DEFAULTS}
+    for input_id, value in {**defaults, **execution_request.inputs}.items():
         content, media_type = echoed(input_id, value)
         location = f"{job_id}/{input_id}"
         storage.write_path(location, content)
@@ -139,7 +156,8 @@ class EchoProcessor(BasePrefectProcessor):
         title="Echo",
         description=(
             "Returns what it is given: every input that is given comes back as the output of "
-            "the same id. Made for conformance tests and for trying clients."
+            "the same id. An output that is asked for by name is there without its input too: "
+            "empty, zero, or the whole world. Made for conformance tests and for trying clients."
         ),
         keywords=["echo", "example", "conformance", "test"],
         inputs={

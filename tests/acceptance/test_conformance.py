@@ -268,6 +268,7 @@ def test_job_creation_sync_raw_value_multi(service: Service) -> None:
     assert response.status_code == 200
     parts = parts_of(response)
     assert {name: part.get_content_type() for name, part in parts.items()} == {
+        "numbers": "application/json",
         "message": "text/plain",
         "document": "text/markdown",
         "mixed": "application/json",
@@ -368,8 +369,37 @@ def test_job_results_async_raw_ref(service: Service) -> None:
     assert httpx.get(link["url"]).text == TEXT
 
 
+@pytest.mark.parametrize(
+    ("mode", "headers"),
+    [("reference", {}), (None, {"Prefer": "return=minimal"})],
+)
+def test_several_outputs_by_reference_are_links_alone(
+    service: Service, mode: str | None, headers: dict[str, str]
+) -> None:
+    # /req/core/process-execute-sync-raw-ref is about "1 or more outputs"
+    wish = {} if mode is None else {"transmissionMode": mode}
+    body = {"inputs": INPUTS, "outputs": {"message": wish, "document": wish}}
+
+    executed = service.client.post(f"{ECHO}/execution", json=body, headers=headers)
+    job = service.submit("echo", INPUTS, outputs=body["outputs"])
+    service.ended(job)
+    later = service.client.get(f"{job}/results", headers=headers)
+
+    for response in (executed, later):
+        assert (response.status_code, response.content) == (204, b"")
+        links = re.findall(
+            r'<([^>]+)>; rel="item"; type="([^"]+)"; title="([^"]+)"', response.headers["link"]
+        )
+        assert {title: media_type for _, media_type, title in links} == {
+            "message": "text/plain",
+            "document": "text/markdown",
+        }
+        for url, _, _ in links:
+            assert service.client.get(service.path_of(url)).text == TEXT
+
+
 def test_job_results_async_raw_value_multi(service: Service) -> None:
-    assert parts_of(results_of(service, outputs=OUTPUTS)).keys() == INPUTS.keys()
+    assert parts_of(results_of(service, outputs=OUTPUTS)).keys() == OUTPUTS.keys()
 
 
 def test_job_results_async_raw_value_one(service: Service) -> None:

@@ -326,7 +326,7 @@ def _requests(site: Site) -> dict[str, Request]:
         "existing outputs": Request(
             "existing-foreign", {"kind": "outputs"}, outputs={"second": {}}, response="document"
         ),
-        "existing files": Request("existing-foreign", {"kind": "files"}),
+        "existing files": Request("existing-foreign", {"kind": "files"}, outputs=["first"]),
         "existing compressed": Request("existing-compressing", {"value": "x" * 1000}),
         "existing pickle": Request("existing-pickling", {"path": folder("pickle") + "/loaded"}),
         "existing key": Request("existing-writing", {"value": {"a": None}}),

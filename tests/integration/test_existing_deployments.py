@@ -27,8 +27,13 @@ def test_a_plain_value_is_the_first_output(jobs: Jobs, deployed: Deployed) -> No
 
 
 def test_media_type_and_value_are_one_output(jobs: Jobs, deployed: Deployed) -> None:
-    jobs.ended(deployed["existing pair"])
-    assert jobs.manager.get_job_result(deployed["existing pair"]) == ("text/csv", b"a,b\n1,2\n")
+    job = jobs.ended(deployed["existing pair"])
+    output = jobs.manager.output(job, "first")
+    assert (output.media_type, output.read()) == ("text/csv", b"a,b\n1,2\n")
+    # the request names none of the two that are declared, which asks for both
+    media_type, body = jobs.manager.get_job_result(job.job_id)
+    assert media_type.startswith("multipart/related")
+    assert body.count(b"Content-ID:") == 1
 
 
 def test_a_mapping_by_output_ids_is_several_outputs(jobs: Jobs, deployed: Deployed) -> None:

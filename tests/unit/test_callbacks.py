@@ -18,14 +18,14 @@ from pygeoapi_prefect.callbacks import (
     Courier,
     due_callback,
     results_document,
-    stored_outputs,
 )
 from pygeoapi_prefect.errors import StorageError
 from pygeoapi_prefect.jobs import CALLBACK_TAG, Job, run_labels
-from pygeoapi_prefect.outputs import store_outputs
+from pygeoapi_prefect.outputs import opened, store_outputs
 from pygeoapi_prefect.schemas import JobStatus
 from pygeoapi_prefect.storage import FsspecStorage
 from pygeoapi_prefect.testing import InMemoryGateway
+from pygeoapi_prefect.wishes import check_outputs
 
 from ..receiver import Receiver, receiving
 
@@ -270,9 +270,10 @@ class TestResults:
     ) -> Any:
         submit(gateway, {"successUri": "http://127.0.0.1/"}, **members)
         declared = {name: {"schema": {"type": "string"}} for name in values}
-        store_outputs(storage, "a", declared, values)
+        stored = store_outputs(storage, "a", declared, values)
         job = gateway.set_state("a", Completed())
-        return json.loads(results_document(stored_outputs(storage, job, sign_links=True), {}))
+        outputs = opened(storage, stored, job.output_urls.get, sign_links=True)
+        return json.loads(results_document(outputs, {}))
 
     def test_are_one_document_by_output_id(
         self, gateway: InMemoryGateway, storage: FsspecStorage
@@ -294,6 +295,30 @@ class TestResults:
     ) -> None:
         values = {"small": "1", "large": "x" * (INLINE_MAX_BYTES + 1)}
         assert self.document(gateway, storage, values) == values
+
+    def test_leave_out_what_would_be_too_much_for_a_body(
+        self, gateway: InMemoryGateway, storage: FsspecStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pygeoapi_prefect.callbacks.BODY_MAX_BYTES", 2 * INLINE_MAX_BYTES)
+        values = {
+            "first": "x" * (INLINE_MAX_BYTES + 1),
+            "second": "y" * INLINE_MAX_BYTES,
+            "small": "1",
+        }
+        document = self.document(gateway, storage, values)
+        problem = document.pop("second")
+        assert problem["mediaType"] == "application/problem+json"
+        assert f"output 'second' has {INLINE_MAX_BYTES} bytes" in problem["value"]["detail"]
+        assert document == {"first": values["first"], "small": "1"}
+
+    def test_lack_what_the_process_did_not_make_and_nobody_named(
+        self, storage: FsspecStorage
+    ) -> None:
+        declared = {"a": {"schema": {"type": "string"}}, "b": {"schema": {}}}
+        stored = store_outputs(storage, "a", declared, {"a": "1"})
+        outputs = opened(storage, stored, lambda _: None, sign_links=True)
+        request = {"wishes": check_outputs({"outputs": declared}, None).for_request()}
+        assert json.loads(results_document(outputs, request)) == {"a": "1"}
 
 
 @pytest.mark.parametrize(

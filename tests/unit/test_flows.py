@@ -1,9 +1,12 @@
 """The flow that is a job: what a process is handed, and what becomes of its answer."""
 
 import asyncio
+import base64
 import json
+import logging
 import sys
 import uuid
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -14,7 +17,14 @@ from prefect.flows import Flow
 from pygeoapi.process.base import BaseProcessor
 
 from pygeoapi_prefect import flows
-from pygeoapi_prefect.errors import ConfigurationError, ExecutionError, StorageError
+from pygeoapi_prefect.downloads import IN_MEMORY_MAX_BYTES, current_downloads
+from pygeoapi_prefect.errors import (
+    ConfigurationError,
+    ExecutionError,
+    InvalidRequest,
+    RequestTooLarge,
+    StorageError,
+)
 from pygeoapi_prefect.flows import (
     DEFINITION_VARIABLE,
     PARAMETERS_FOR_AUTHORS,
@@ -25,6 +35,7 @@ from pygeoapi_prefect.flows import (
     load_processor,
     read_request,
 )
+from pygeoapi_prefect.inputs import input_bytes, input_json
 from pygeoapi_prefect.outputs import load_outputs
 from pygeoapi_prefect.process.base import BasePrefectProcessor
 from pygeoapi_prefect.references import ReferencePolicy, current_policy
@@ -36,6 +47,8 @@ from pygeoapi_prefect.schemas import (
     ProcessDescription,
 )
 from pygeoapi_prefect.storage import FsspecStorage
+
+from ..file_server import FileServer, serving_files
 
 DESCRIPTION = ProcessDescription(version="1.0.0", title="A process")
 STORAGE = f"memory://flows-{uuid.uuid4()}"
@@ -57,8 +70,9 @@ def all_parameters(
     pygeoapi_job_id: str,
     inputs: dict[str, Any],
     outputs: Any,
-) -> None:
+) -> int:
     calls.append(dict(locals()))
+    return 1
 
 
 @flow
@@ -184,6 +198,38 @@ class Ordinary(BaseProcessor):
         return "application/json", {"a": 1}
 
 
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "number": {"type": "integer"},
+    "name": {"type": "string"},
+    "raster": {"type": "string", "contentEncoding": "binary", "contentMediaType": "image/tiff"},
+}
+
+
+@flow
+def reading(execution_request: ExecuteRequest, inputs: dict[str, Any]) -> None:
+    calls.append(
+        {
+            "inputs": inputs,
+            "number": input_json(execution_request.inputs["number"]),
+            "raster": input_bytes(inputs["raster"]),
+        }
+    )
+
+
+class Reading(BasePrefectProcessor):
+    process_flow = reading
+    process_description = ProcessDescription.model_validate(
+        {"version": "1", "inputs": {name: {"schema": one} for name, one in SCHEMAS.items()}}
+    )
+
+
+class OrdinaryReading(Ordinary):
+    METADATA: ClassVar[dict[str, Any]] = {
+        **Ordinary.METADATA,
+        "inputs": {name: {"schema": schema} for name, schema in SCHEMAS.items()},
+    }
+
+
 class Raising(BaseProcessor):
     def __init__(self, processor_def: dict[str, Any]) -> None:
         raise RuntimeError(f"no licence for {processor_def['name']}")
@@ -220,7 +266,7 @@ def _fresh_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_flow_is_handed_all_that_it_declares() -> None:
-    run(job_flow(definition_of(AllParameters)), inputs={"a": 1}, outputs=["b"])
+    run(job_flow(definition_of(AllParameters)), inputs={"a": 1}, outputs=["result"])
 
     (call,) = calls
     assert call.keys() == set(PARAMETERS_FOR_AUTHORS)
@@ -229,7 +275,7 @@ def test_a_flow_is_handed_all_that_it_declares() -> None:
     assert call["result_storage_block"] == f"block-of/{STORAGE}"
     assert call["process_description"].id == "p"
     assert call["inputs"] == {"a": 1}
-    assert call["outputs"] == ["b"]
+    assert call["outputs"] == ["result"]
 
 
 @pytest.mark.parametrize(
@@ -390,6 +436,42 @@ def test_a_run_name_template_sees_the_parameters_of_the_author(
     )
 
 
+def named(made: Flow[..., Any], parameters: dict[str, Any]) -> str:
+    """The name that Prefect gives to a run of the flow."""
+    flow_run = FlowRun(flow_id=uuid.uuid4(), name="pygeoapi_job_x")
+    with FlowRunContext.model_construct(flow_run=flow_run, parameters=parameters):
+        assert callable(made.flow_run_name)
+        return made.flow_run_name()
+
+
+def test_a_run_name_template_sees_defaults_of_the_author(monkeypatch: pytest.MonkeyPatch) -> None:
+    author = parameters_of_its_own.with_options(flow_run_name="zones-{zoom}-{inputs[a]}")
+    monkeypatch.setattr(ParametersOfItsOwn, "process_flow", author)
+
+    made = job_flow(definition_of(ParametersOfItsOwn))
+
+    assert named(made, {"job_id": "x", "execution_request": '{"inputs": {"a": 7}}'}) == "zones-3-7"
+
+
+def _no_name() -> str:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("wanted", ["{inputs[b]}", "{colour}", "{", "{inputs.a.b}", _no_name])
+def test_a_run_that_cannot_be_named_keeps_its_name_and_goes_on(
+    wanted: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    author = parameters_of_its_own.with_options(flow_run_name=wanted)
+    monkeypatch.setattr(ParametersOfItsOwn, "process_flow", author)
+    made = job_flow(definition_of(ParametersOfItsOwn))
+
+    for request in ('{"inputs": {"a": 7}}', "no JSON"):
+        with caplog.at_level(logging.WARNING, flows.__name__):
+            name = named(made, {"job_id": "x", "execution_request": request})
+        assert name == "pygeoapi_job_x"
+        assert "pygeoapi_job_x keeps its name" in caplog.text
+
+
 def test_an_ordinary_processor_is_executed_as_pygeoapi_does() -> None:
     run(job_flow(definition_of(Ordinary, allow_internal_requests=True)), inputs={"a": 1})
 
@@ -427,6 +509,83 @@ def test_a_job_follows_references_by_the_policy_of_the_server() -> None:
 
     assert calls[0]["policy"] == policy
     assert current_policy.get() != policy
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    with serving_files() as running:
+        yield running
+
+
+@pytest.fixture
+def links(server: FileServer) -> dict[str, Any]:
+    """Links to what fits the inputs of `Reading`."""
+    server.files["/number"] = (b"5", "application/json")
+    server.files["/name"] = ("Zürich".encode(), "text/plain; charset=utf-8")
+    server.files["/raster"] = (b"II*\x00" * IN_MEMORY_MAX_BYTES, "image/tiff")
+    return {name: {"href": server.url(f"/{name}")} for name in SCHEMAS}
+
+
+def test_links_are_followed_once_before_a_flow_that_gets_them_as_they_are(
+    server: FileServer, links: dict[str, Any]
+) -> None:
+    run(job_flow(definition_of(Reading, references=server.policy)), inputs=links)
+
+    (call,) = calls
+    assert call["inputs"] == links
+    assert call["number"] == 5
+    assert call["raster"] == server.files["/raster"][0]
+    assert sorted(server.requested) == ["/name", "/number", "/raster"]
+    assert current_downloads.get() is None
+
+
+def test_an_ordinary_processor_gets_what_links_and_qualified_values_stand_for(
+    server: FileServer, links: dict[str, Any]
+) -> None:
+    made = job_flow(definition_of(OrdinaryReading, references=server.policy))
+
+    run(made, inputs=links)
+    run(made, inputs={"name": {"value": "Ada"}, "number": {"value": 5}})
+
+    raster = base64.b64encode(server.files["/raster"][0]).decode()
+    assert calls[0]["data"] == {"number": 5, "name": "Zürich", "raster": raster}
+    assert calls[1]["data"] == {"name": "Ada", "number": 5}
+
+
+@pytest.mark.parametrize("processor", [Reading, OrdinaryReading])
+@pytest.mark.parametrize(
+    ("input_id", "file", "reason"),
+    [
+        ("number", (b'"x"', "application/json"), '"x" is not of type integer'),
+        ("raster", (b"<html>", "text/html"), 'media type "text/html" is not one of image/tiff'),
+        ("name", None, "the server answered with status 404"),
+    ],
+)
+def test_a_link_to_what_does_not_fit_fails_the_job_before_the_authors_code(
+    server: FileServer,
+    links: dict[str, Any],
+    processor: type,
+    input_id: str,
+    file: tuple[bytes, str] | None,
+    reason: str,
+) -> None:
+    server.files.pop(f"/{input_id}")
+    if file is not None:
+        server.files[f"/{input_id}"] = file
+
+    with pytest.raises(InvalidRequest, match=f"^input '{input_id}': href to 127.0.0.1: {reason}"):
+        run(job_flow(definition_of(processor, references=server.policy)), inputs=links)
+
+    assert calls == []
+
+
+def test_more_behind_a_link_than_the_operator_allows_fails_the_job(
+    server: FileServer, links: dict[str, Any]
+) -> None:
+    policy = server.policy.model_copy(update={"max_bytes": 1000})
+
+    with pytest.raises(RequestTooLarge, match=r"^input 'raster': .* more than 1000 bytes"):
+        run(job_flow(definition_of(Reading, references=policy)), inputs=links)
 
 
 def test_placeholders_get_the_values_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:

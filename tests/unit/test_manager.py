@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import pytest
 from flask.testing import FlaskClient
@@ -25,7 +25,9 @@ from pygeoapi_prefect.errors import (
     DeploymentNotFound,
     ExecutionError,
     InvalidRequest,
+    JobFailed,
     JobNotFound,
+    JobRefused,
     OutputsNotProduced,
     ResultMissing,
     ResultNotReady,
@@ -35,7 +37,6 @@ from pygeoapi_prefect.errors import (
 )
 from pygeoapi_prefect.jobs import RESULT_STORAGE_LABEL
 from pygeoapi_prefect.manager import PrefectManager
-from pygeoapi_prefect.outputs import store_outputs
 from pygeoapi_prefect.process.base import BasePrefectProcessor
 from pygeoapi_prefect.schemas import (
     ProcessDescription,
@@ -45,6 +46,8 @@ from pygeoapi_prefect.schemas import (
 )
 from pygeoapi_prefect.storage import FsspecStorage, open_storage
 from pygeoapi_prefect.testing import InMemoryGateway, run_job
+
+from ..file_server import serving_files
 
 ASYNC = RequestedProcessExecutionMode.respond_async
 WAIT = RequestedProcessExecutionMode.wait
@@ -104,7 +107,25 @@ class Shared(BasePrefectProcessor):
     )
 
 
+class Forgetful(BaseProcessor):
+    """Makes one of its two outputs, and that in one of its two media types."""
+
+    def __init__(self, processor_def: dict[str, Any]) -> None:
+        media_types = [{"contentMediaType": "text/plain"}, {"contentMediaType": "text/html"}]
+        outputs = {
+            "text": {"schema": {"type": "string", "oneOf": media_types}},
+            "count": {"schema": {"type": "integer"}},
+        }
+        metadata = {"version": "1", "title": "Forgetful", "inputs": {}, "outputs": outputs}
+        super().__init__(processor_def, metadata)
+
+    def execute(self, data: dict[str, Any]) -> tuple[str, Any]:  # type: ignore[override]
+        assert data == {}
+        return "application/json", {"text": "x"}
+
+
 SELECTING = f"{__name__}.Selecting"
+FORGETFUL = f"{__name__}.Forgetful"
 SHARED = f"{__name__}.Shared"
 EXISTING = {
     "prefect": {
@@ -697,22 +718,98 @@ def test_one_output_can_be_read_whatever_was_asked_for(manager: PrefectManager) 
         manager.output(job, "colour")
 
 
-def test_outputs_that_were_asked_for_and_not_produced_are_named(
+def test_an_output_that_was_asked_for_and_not_produced_fails_the_job(
     make_manager: Callable[..., PrefectManager],
 ) -> None:
-    manager = make_manager({"selecting": SELECTING}, **DEPLOYED)
-    job_id = submitted(manager, requested_outputs={"map": {}})
-    job = manager.gateway.find(job_id)
-    store_outputs(
-        manager._storage(job), job_id, {"text": {}, "count": {}}, {"text": "", "count": 1}
-    )
-    cast(InMemoryGateway, manager.gateway).set_state(job_id, Completed())
+    manager = make_manager({"forgetful": FORGETFUL}, **DEPLOYED)
+    job_id = finished(manager, process_id="forgetful", requested_outputs={"text": {}, "count": {}})
 
-    with pytest.raises(
-        OutputsNotProduced, match=r"none .* asked for \('map'\); it has 'text', 'count'"
-    ):
+    status = manager.get_job(job_id)
+    assert status["status"] == "failed"
+    reason = "the process made no output 'count', which was asked for"
+    assert reason in status["message"]
+    with pytest.raises(JobFailed, match=reason):
         manager.get_job_result(job_id)
-    assert manager.output(manager.gateway.find(job_id), "count").read() == b"1"
+    # who names none gets what there is, in the form for several
+    job_id = finished(manager, process_id="forgetful")
+    assert manager.get_job(job_id)["status"] == "successful"
+    assert manager.get_job_result(job_id)[0].startswith("multipart/related")
+
+
+def test_a_media_type_that_was_asked_for_and_not_made_fails_the_job(
+    make_manager: Callable[..., PrefectManager],
+) -> None:
+    manager = make_manager({"forgetful": FORGETFUL}, **DEPLOYED)
+    wanted = {"text": {"format": {"mediaType": "text/html"}}}
+
+    job_id = finished(manager, process_id="forgetful", requested_outputs=wanted)
+
+    message = manager.get_job(job_id)["message"]
+    assert "output 'text' is text/plain; text/html was asked for" in message
+
+
+def test_a_flow_of_others_that_made_not_what_was_asked_for_has_no_results(
+    make_manager: Callable[..., PrefectManager], gateway: InMemoryGateway, tmp_path: Path
+) -> None:
+    deployment = {"name": "slope-flow/main", "result_storage_key_template": "{flow_run.id}.json"}
+    outputs = {"text": {"schema": {"type": "string"}}, "count": {"schema": {}}}
+    processor = {
+        "prefect": {
+            "result_storage": str(tmp_path),
+            "deployment": deployment,
+            "metadata": {"version": "1", "inputs": {}, "outputs": outputs},
+        }
+    }
+    manager = make_manager({"slope": processor}, sync_job_execution_timeout_seconds=0.01)
+    job_id = submitted(manager, "slope", requested_outputs=["text", "count"])
+    job = gateway.set_state(job_id, Completed())
+    FsspecStorage(str(tmp_path)).write(f"{job.flow_run_id}.json", b'{"text": "x"}')
+
+    for use in (manager.result, manager.outputs, manager._results_document):
+        with pytest.raises(
+            OutputsNotProduced, match=r"made no output 'count', which was asked for; .* 'text'"
+        ):
+            use(job)
+    assert manager.output(job, "text").read() == b"x"
+
+
+def test_a_link_to_what_does_not_fit_refuses_the_job(
+    make_manager: Callable[..., PrefectManager],
+) -> None:
+    with serving_files() as server:
+        server.files["/text"] = (b"{}", "application/json")
+        manager = make_manager(
+            {"hello": "HelloWorld"},
+            references={"allow_hosts": list(server.policy.allow_hosts)},
+            **DEPLOYED,
+        )
+        inputs = {"name": "Ada", "message": {"href": server.url("/nothing")}}
+        job_id = finished(manager, process_id="hello", inputs=inputs)
+        with pytest.raises(JobRefused, match=r"input 'message': .* status 404") as refusal:
+            manager.get_job_result(job_id)
+        assert refusal.value.http_status_code == 400
+
+        server.files["/nothing"] = (b"How are you?", "text/plain")
+        inputs["name"] = {"value": "Ada"}
+        job_id = finished(manager, process_id="hello", inputs=inputs)
+        assert b"Hello Ada! How are you?" in manager.get_job_result(job_id)[1]
+
+
+def test_a_process_that_offers_references_alone_gives_them(
+    make_manager: Callable[..., PrefectManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Selecting.METADATA, "outputTransmission", ["reference"])
+    manager = make_manager({"selecting": SELECTING}, **DEPLOYED)
+    manager.output_url = "https://example.org/{}/{}".format
+
+    for outputs in (None, ["map", "count"]):
+        job_id = finished(manager, requested_outputs=outputs)
+
+        media_type, body = manager.get_job_result(job_id)
+        assert media_type == VERBATIM
+        links = json.loads(body)
+        assert links.keys() == set(outputs or Selecting.VALUES)
+        assert links["map"]["href"] == f"https://example.org/{job_id}/map"
 
 
 def test_a_result_outlives_its_process_in_the_configuration(manager: PrefectManager) -> None:

@@ -14,13 +14,21 @@ import pydantic
 import pytest
 
 from pygeoapi_prefect.errors import ExecutionError, ResultMissing, StorageError
-from pygeoapi_prefect.outputs import StoredOutput, lasting, load_outputs, store_outputs
+from pygeoapi_prefect.outputs import (
+    HeldOutput,
+    StoredOutput,
+    lasting,
+    load_outputs,
+    opened,
+    store_outputs,
+)
 from pygeoapi_prefect.schemas import (
     JobStatus,
     JobStatusInfoInternal,
     OutputExecutionResultInternal,
 )
 from pygeoapi_prefect.storage import FsspecStorage
+from pygeoapi_prefect.wishes import Wishes
 
 TEXT = {"result": {"schema": {"type": "string"}}}
 NUMBER = {"result": {"schema": {"type": "number"}}}
@@ -222,6 +230,58 @@ def test_a_flow_that_reports_a_failure_fails(
 ) -> None:
     with pytest.raises(ExecutionError, match=shown):
         store_outputs(storage, "job", THREE, status_info("x", status="failed", message=message))
+
+
+EVIL = "text/plain\r\nX-Evil: 1"
+
+
+def test_a_media_type_that_is_none_reaches_no_header(storage: FsspecStorage) -> None:
+    with pytest.raises(ExecutionError, match=r"output 'result': .* is not a media type"):
+        store_outputs(storage, "job", NUMBER, (EVIL, 5))
+    with pytest.raises(pydantic.ValidationError, match="is not a media type"):
+        OutputExecutionResultInternal(location="x", media_type=EVIL)
+    storage.write("job/outputs.json", json.dumps({"a": {"key": "k", "media_type": EVIL}}).encode())
+    with pytest.raises(StorageError, match="damaged"):
+        load_outputs(storage, "job")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ({"text": {}, "zones": {}}, "made no output 'zones', which was asked for"),
+        ({"text": {"format": {"mediaType": "a/b"}}}, "'text' is text/plain; a/b was asked for"),
+    ],
+)
+def test_outputs_other_than_those_asked_for_are_not_listed(
+    storage: FsspecStorage, wanted: Any, reason: str
+) -> None:
+    wishes = Wishes.of_request({"outputs": wanted})
+
+    with pytest.raises(ExecutionError, match=reason):
+        store_outputs(storage, "job", THREE, {"text": "x"}, wishes)
+
+    with pytest.raises(ResultMissing):
+        load_outputs(storage, "job")
+
+
+@pytest.mark.parametrize("sign_links", [True, False])
+def test_a_signed_address_comes_before_our_own(tmp_path: Path, sign_links: bool) -> None:
+    class Signing(FsspecStorage):
+        def presigned_url(self, key: str, media_type: str) -> str | None:
+            return f"https://s3.example.org/{key}?type={media_type}"
+
+    storage = Signing(str(tmp_path))
+    found: dict[str, StoredOutput | HeldOutput] = {
+        "a": StoredOutput(key="job/a", media_type="a/b"),
+        "b": HeldOutput(b"x", "text/plain"),
+    }
+
+    outputs = opened(storage, found, {"a": "own-a", "b": "own-b"}.get, sign_links=sign_links)
+
+    signed = "https://s3.example.org/job/a?type=a/b"
+    assert outputs["a"].address() == (signed if sign_links else "own-a")
+    assert outputs["b"].address() == "own-b"
+    assert outputs["b"].read() == b"x"
 
 
 class BreakingStorage(FsspecStorage):

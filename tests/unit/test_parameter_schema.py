@@ -16,7 +16,7 @@ from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, Field, SecretStr
 
 from pygeoapi_prefect.errors import InvalidRequest
-from pygeoapi_prefect.inputs import check_inputs
+from pygeoapi_prefect.input_checks import check_inputs
 from pygeoapi_prefect.parameter_schema import MAX_SCHEMAS, inputs_of_parameters
 from pygeoapi_prefect.schemas import ProcessDescription
 from tests.acceptance.ogc import violations

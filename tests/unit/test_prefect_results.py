@@ -36,7 +36,7 @@ from pygeoapi_prefect.errors import (
     StorageError,
 )
 from pygeoapi_prefect.jobs import Job, job_of_run, run_name
-from pygeoapi_prefect.outputs import StoredOutput
+from pygeoapi_prefect.outputs import HeldOutput, StoredOutput
 from pygeoapi_prefect.prefect_results import PrefectResult, find_result
 from pygeoapi_prefect.storage import FsspecStorage
 
@@ -71,10 +71,10 @@ def outputs_of(storage: FsspecStorage, job: Job, content: bytes, serializer: Any
 @pytest.mark.parametrize(
     ("value", "outputs"),
     [
-        ({"a": 1}, {"first": (b'{"a": 1}', "application/json")}),
-        (["a", "b"], {"first": (b'["a", "b"]', "application/json")}),
-        (["text/csv", "a,b"], {"first": (b"a,b", "text/csv")}),
-        ({"second": "a,b"}, {"second": (b"a,b", "text/csv")}),
+        ({"a": 1}, {"first": HeldOutput(b'{"a": 1}', "application/json")}),
+        (["a", "b"], {"first": HeldOutput(b'["a", "b"]', "application/json")}),
+        (["text/csv", "a,b"], {"first": HeldOutput(b"a,b", "text/csv")}),
+        ({"second": "a,b"}, {"second": HeldOutput(b"a,b", "text/csv")}),
         (None, {}),
     ],
 )
@@ -90,12 +90,14 @@ def test_the_value_in_the_envelope_of_a_task_is_read(storage: FsspecStorage, job
         "result": '{"a": 1}',
     }
     content = json.dumps(envelope).encode()
-    assert outputs_of(storage, job, content, None) == {"first": (b'{"a": 1}', "application/json")}
+    assert outputs_of(storage, job, content, None) == {
+        "first": HeldOutput(b'{"a": 1}', "application/json")
+    }
 
 
 def test_values_of_classes_are_read_as_plain_values(storage: FsspecStorage, job: Job) -> None:
     content = JSONSerializer().dumps({"at": ANY_DEPLOYMENT, "list": [ANY_DEPLOYMENT]})
-    (body, _) = outputs_of(storage, job, content, JSON)["first"]
+    body = outputs_of(storage, job, content, JSON)["first"].content
     plain = ANY_DEPLOYMENT.model_dump(mode="json")
     assert json.loads(body) == {"at": plain, "list": [plain]}
 
@@ -106,7 +108,7 @@ def test_compressed_json_is_read(
 ) -> None:
     serializer: Any = CompressedSerializer(serializer=JSONSerializer(), compressionlib=library)
     content = base64.encodebytes(compress.compress(b'"dense"'))
-    assert outputs_of(storage, job, content, serializer)["first"][0] == b'"dense"'
+    assert outputs_of(storage, job, content, serializer)["first"].content == b'"dense"'
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,9 @@ def test_a_pickle_in_an_envelope_is_refused_by_name(storage: FsspecStorage, job:
     [
         (b"gASVAAAA", None),
         (b"\xff\xfe\x00", JSON),
+        (b'{"mean": NaN}', JSON),
+        (b'{"mean": 1e999}', JSON),
+        (b"[" * 100_000 + b"]" * 100_000, JSON),
         (b"!", CompressedSerializer(serializer=JSONSerializer())),
     ],
 )

@@ -307,3 +307,28 @@ def test_a_link_becomes_a_header_value() -> None:
     assert link.as_link_header() == (
         '<http://x/y?a=1,2>; rel="item"; type="image/png"; hreflang="en"'
     )
+
+
+@pytest.mark.parametrize(
+    ("members", "attribute"),
+    [
+        ({"type": 'text/plain; charset="utf-8"'}, r'type="text/plain; charset=\"utf-8\""'),
+        ({"title": 'a\\b", <x>'}, r'title="a\\b\", <x>"'),
+        ({"title": "Zürich"}, "title*=UTF-8''Z%C3%BCrich"),
+        ({"title": "a\r\nX-Evil: 1"}, "title*=UTF-8''a%0D%0AX-Evil%3A%201"),
+    ],
+)
+def test_what_stands_in_a_link_header_stays_where_it_belongs(
+    members: dict[str, str], attribute: str
+) -> None:
+    header = Link(href="http://x/y", **members).as_link_header()
+
+    assert header == f"<http://x/y>; {attribute}"
+    assert header.isascii()
+    assert header.isprintable()
+
+
+def test_an_address_ends_where_its_bracket_closes() -> None:
+    assert Link(href="http://x/a%20b?q=ü>\r\n").as_link_header() == (
+        "<http://x/a%20b?q=%C3%BC%3E%0D%0A>"
+    )

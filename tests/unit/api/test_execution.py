@@ -208,9 +208,8 @@ def test_who_prefers_little_gets_links(service: Service) -> None:
 
     (job_id,) = service.gateway.runs
     assert (answer.status, answer.body) == (204, b"")
-    assert (
-        answer.headers["Link"] == f'<{URL}/jobs/{job_id}/results/csv>; rel="item"; type="text/csv"'
-    )
+    link = f'<{URL}/jobs/{job_id}/results/csv>; rel="item"; type="text/csv"; title="csv"'
+    assert answer.headers["Link"] == link
     assert answer.headers["Preference-Applied"] == "return=minimal"
     assert "Content-Type" not in answer.headers
 

@@ -14,6 +14,7 @@ from pygeoapi_prefect.config import ManagerConfiguration
 from pygeoapi_prefect.deployments.schedules import plan_jobs, schedules_of
 from pygeoapi_prefect.errors import ConfigurationError
 from pygeoapi_prefect.processes import Process, load_process
+from pygeoapi_prefect.wishes import REQUEST_MEMBER, Wishes
 
 MANAGER = ManagerConfiguration(name="PrefectManager", result_storage="memory://results")
 ADA = {"name": "Ada"}
@@ -67,7 +68,9 @@ def test_an_interval_counts_from_a_time_that_stays(anchor: dict[str, str], expec
 def test_the_execute_request_travels_as_text() -> None:
     (schedule,) = made({"cron": "@daily", "response": "document", "outputs": {"echo": {}}})
     assert schedule.parameters.keys() == {"execution_request"}
-    assert json.loads(schedule.parameters["execution_request"]) == {
+    request = json.loads(schedule.parameters["execution_request"])
+    assert Wishes.of_request(request) == Wishes.of_request({"outputs": {"echo": {}}})
+    assert {name: value for name, value in request.items() if name != REQUEST_MEMBER} == {
         "inputs": ADA,
         "outputs": {"echo": {}},
         "response": "document",

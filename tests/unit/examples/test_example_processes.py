@@ -22,9 +22,11 @@ from pygeoapi_prefect.examples.zonal.raster import open_band
 from pygeoapi_prefect.examples.zonal.statistics import compute_statistics
 from pygeoapi_prefect.examples.zonal.zones import read_zones
 from pygeoapi_prefect.examples.zonal_statistics import ZonalStatisticsProcessor
-from pygeoapi_prefect.inputs import check_inputs, check_outputs, input_bytes
+from pygeoapi_prefect.input_checks import check_inputs
+from pygeoapi_prefect.inputs import input_bytes
 from pygeoapi_prefect.process.base import BasePrefectProcessor
 from pygeoapi_prefect.schemas import ExecuteRequest
+from pygeoapi_prefect.wishes import check_outputs
 
 OGC_SCHEMAS = Path(__file__).parents[4] / "shared" / "ogc" / "schemas"
 PROCESSORS: dict[str, type[BasePrefectProcessor]] = {
