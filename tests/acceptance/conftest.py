@@ -15,7 +15,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.conftest import free_port, stop
+from benchmarks.stand.ports import free_port
+from tests.conftest import stop
 
 from . import ogc
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.stand.ports import free_port
 from tests.acceptance.pages import REPOSITORY, Shell, environment, follow
-from tests.conftest import free_port
 from tests.containers import local_docker
 
 PAGE = "examples/compose/README.md"

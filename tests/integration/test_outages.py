@@ -15,9 +15,9 @@ import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
+from benchmarks.stand.ports import free_port
 from pygeoapi_prefect.deployments import deploy
 from pygeoapi_prefect.errors import BackendUnavailable, DeploymentNotFound
-from tests.conftest import free_port
 from tests.integration.conftest import HttpClient, Jobs, Site, eventually
 
 

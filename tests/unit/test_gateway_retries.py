@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from benchmarks.stand.ports import free_port
 from pygeoapi_prefect.errors import BackendUnavailable, ExecutionError
 from pygeoapi_prefect.gateway import BUSY_PAUSES_SECONDS, ApiGateway
-from tests.conftest import free_port
 
 
 class Api:

@@ -22,8 +22,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from redis import Redis
 
 from benchmarks.stand.api_processes import PrefectServers, prefect_servers
+from benchmarks.stand.ports import free_port
 from benchmarks.stand.postgres import postgres
-from benchmarks.stand.programs import Programs, free_port
+from benchmarks.stand.programs import Programs
 from benchmarks.stand.redis_server import redis_server
 from benchmarks.stand.service import PrefectServer
 from tests.object_storage import ACCESS_KEY, SECRET_KEY, ObjectStorage
