@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from benchmarks.stand.ports import free_port
-from tests.conftest import stop
+from tests.conftest import die_with_parent, stop
 
 from . import ogc
 
@@ -191,6 +191,7 @@ class Stack:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
         self._exits.callback(stop, process)
         return process

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from benchmarks.stand.ports import free_port
 from pygeoapi_prefect.deployments import deploy
 from pygeoapi_prefect.errors import BackendUnavailable, DeploymentNotFound
+from tests.conftest import die_with_parent, stop
 from tests.integration.conftest import HttpClient, Jobs, Site, eventually
 
 
@@ -89,8 +90,10 @@ def test_a_job_goes_on_when_its_client_has_waited_long_enough(web: Site, folder:
 
 
 @pytest.fixture
-def serve(web: Site) -> Callable[[], tuple[subprocess.Popen[bytes], str]]:
+def serve(web: Site) -> Iterator[Callable[[], tuple[subprocess.Popen[bytes], str]]]:
     """Returns a function that starts a web server, as an operator does, and its address."""
+
+    started: list[subprocess.Popen[bytes]] = []
 
     def start() -> tuple[subprocess.Popen[bytes], str]:
         port = free_port()
@@ -102,7 +105,9 @@ def serve(web: Site) -> Callable[[], tuple[subprocess.Popen[bytes], str]]:
                 env=os.environ | {"PREFECT_API_URL": web.prefect_api_url},
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
             )
+        started.append(process)
 
         def look() -> bool | None:
             assert process.poll() is None, (web.folder / "serve.log").read_text()
@@ -112,7 +117,9 @@ def serve(web: Site) -> Callable[[], tuple[subprocess.Popen[bytes], str]]:
         eventually(look)
         return process, f"http://127.0.0.1:{port}"
 
-    return start
+    yield start
+    for process in started:
+        stop(process)
 
 
 def test_the_job_of_a_web_process_that_was_killed_fails(
@@ -131,7 +138,7 @@ def test_the_job_of_a_web_process_that_was_killed_fails(
         )
         # the process is a module beside the configuration, which only the folder leads to
         eventually(lambda: (folder / "alive").exists() or None, 30)
-        job_id = jobs.newest().job_id
+        job_id = jobs.newest("patient").job_id
         server.send_signal(signal.SIGKILL)
         server.wait()
         with pytest.raises(httpx.TransportError):
