@@ -22,7 +22,7 @@ endif
 up: $(READY)
 	@exec $(BIN)/pygeoapi-prefect up $(ARGS)
 
-# Two at a time: most tests wait for servers and workers. What takes longest comes first
+# Two at a time: most tests wait for servers and workers. tests/scheduling.py says in which order
 test: $(READY)
 	@exec $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -1,13 +1,15 @@
 """What every layer shares: a clean environment and one real Prefect server."""
 
 import ctypes
+import fcntl
 import os
+import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -16,6 +18,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+
+from benchmarks.stand.ports import free_port
+from tests import scheduling
 
 if TYPE_CHECKING:  # what is below it takes seconds to import
     from tests.object_storage import FaultyWay, ObjectStorage
@@ -35,27 +40,19 @@ os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def die_with_parent() -> None:
     """For `preexec_fn`: end the process when the test session does, however that ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def copy_empty_database(cache: Path, home: Path) -> None:
-    """Put a Prefect database with all tables below `home`.
-
-    Making one takes a quarter of a minute; `cache` keeps one for each version of Prefect.
-    """
+def make_empty_database(cache: Path) -> Path:
+    """A Prefect database with all tables. Made once for each version of Prefect, in 20 s."""
     template = cache / f"prefect-{version('prefect')}.db"
-    if not template.exists():
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+    with (cache / "lock").open("wb") as lock, tempfile.TemporaryDirectory(dir=cache) as scratch:
+        # several processes of a session want it at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not template.exists():
             made = Path(scratch) / "prefect.db"
             subprocess.run(
                 [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"],
@@ -63,9 +60,15 @@ def copy_empty_database(cache: Path, home: Path) -> None:
                 | {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{made}"},
                 check=True,
                 capture_output=True,
+                preexec_fn=die_with_parent,
             )
             made.rename(template)
-    shutil.copy(template, home / "prefect.db")
+    return template
+
+
+def copy_empty_database(cache: Path, home: Path) -> None:
+    """Put a Prefect database with all tables below `home`."""
+    shutil.copy(make_empty_database(cache), home / "prefect.db")
 
 
 def start_prefect_server(home: Path, port: int, log_path: Path) -> subprocess.Popen[bytes]:
@@ -81,6 +84,9 @@ def start_prefect_server(home: Path, port: int, log_path: Path) -> subprocess.Po
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         # after how long a run tries again that the limit of its deployment kept back
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
+        # after how long a run that nobody took is late, and how often that is looked for
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "1",
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "1",
     }
     command = [sys.executable, "-m", "prefect", "server", "start"]
     with log_path.open("ab") as log:
@@ -113,6 +119,11 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def database_cache(config: pytest.Config) -> Path:
+    """Where `make_empty_database` keeps what it has made."""
+    return config.cache.mkdir("prefect-database")
+
+
 @pytest.fixture(scope="session")
 def prefect_server(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
@@ -124,7 +135,7 @@ def prefect_server(
     hand it to a subprocess as the environment variable `PREFECT_API_URL`.
     """
     home = tmp_path_factory.mktemp("prefect-home")
-    copy_empty_database(pytestconfig.cache.mkdir("prefect-database"), home)
+    copy_empty_database(database_cache(pytestconfig), home)
     port = free_port()
     server = start_prefect_server(home, port, home / "server.log")
     yield f"http://127.0.0.1:{port}/api"
@@ -150,32 +161,60 @@ def faulty_way(s3: "ObjectStorage") -> Iterator["FaultyWay"]:
     way.close()
 
 
+# those of Prefect and fsspec that last as long as the process, and what a session shares
+_LASTING_THREADS = re.compile(
+    r"GlobalEventLoopThread|RunSyncEventLoopThread|AnyIO worker thread|asyncio_\d+|fsspecIO"
+    r"|Thread-\d+ \((_server_entry|_accept|_copy)\)"
+)
+_THREAD_END_SECONDS = 10.0
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _own_settings() -> Iterator[None]:
-    """What a module sets of Prefect ends with it: the next one may need it unset."""
+def _nothing_is_left() -> Iterator[None]:
+    """What a module sets of Prefect, and starts in this process, ends with it."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL
 
+    before = {*threading.enumerate()}
     yield
+    # their next users may be those of another Prefect server
+    APILogWorker.drain_all()
+    EventsWorker.drain_all()
     assert PREFECT_API_URL.value() is None
+    give_up_at = time.monotonic() + _THREAD_END_SECONDS
+    for thread in {*threading.enumerate()} - before:
+        if not _LASTING_THREADS.match(thread.name):
+            thread.join(max(0.0, give_up_at - time.monotonic()))
+            assert not thread.is_alive(), f"{thread} goes on after the tests of this module"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have the database of Prefect servers made while tests are collected."""
+    config = session.config
+    # without processes of pytest-xdist, it is not known whether a test will want it
+    if config.getoption("numprocesses"):
+        threading.Thread(
+            target=make_empty_database, args=(database_cache(config),), daemon=True
+        ).start()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests meet what is other programs' affair.
+    """Put what takes long first.
 
-    Tests of real processes, signals and clocks share a machine with what they start, and
-    have two more tries, which the summary shows; unit and contract tests have no such excuse,
-    nor has a test that says so itself. Where there is a Prefect server, Prefect's clients leave
-    connections to the garbage collector.
+    Where there is a Prefect server, Prefect's clients leave connections to the garbage collector.
     """
+    scheduling.check_units(items)
+    items.sort(key=scheduling.rank)
     for item in items:
-        layer = item.path.relative_to(_TESTS).parts[0]
-        if (
-            layer in {"integration", "acceptance", "containers"}
-            and item.get_closest_marker("flaky") is None
-        ):
-            item.add_marker(pytest.mark.flaky(reruns=2))
-        if layer != "unit":
+        if item.path.relative_to(_TESTS).parts[0] != "unit":
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config) -> scheduling.UnitScheduling | None:
+    """Give files that share what takes long to start to one process."""
+    return scheduling.UnitScheduling(config) if config.getoption("dist") == "loadfile" else None
 
 
 _EXIT_STATUS = pytest.StashKey[int]()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.stand.programs import free_port
+from benchmarks.stand.ports import free_port
 
 DEBIAN_PROGRAMS = Path("/usr/lib/postgresql")
 SYSTEM_USER = "postgres"

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import sys
 import time
 import uuid
@@ -108,13 +107,6 @@ class Programs:
         )
         if child.process.wait(START_SECONDS) != 0:
             raise RuntimeError(f"{name} ended with an error:\n{child.log_tail}")
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _await(child: Child, is_ready: Callable[[], bool]) -> None:

@@ -9,7 +9,8 @@ import psutil
 from redis import Redis
 from redis.exceptions import ConnectionError
 
-from benchmarks.stand.programs import Programs, free_port
+from benchmarks.stand.ports import free_port
+from benchmarks.stand.programs import Programs
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import httpx
 import psutil
 import yaml
 
-from benchmarks.stand.programs import Programs, free_port
+from benchmarks.stand.ports import free_port
+from benchmarks.stand.programs import Programs
 
 REQUEST_SECONDS = 60.0
 PROCESSES = 2

@@ -27,7 +27,7 @@ from prefect.client.schemas.filters import (
     WorkQueueFilter,
     WorkQueueFilterName,
 )
-from prefect.client.schemas.objects import Flow, FlowRun, State, StateType, WorkerStatus
+from prefect.client.schemas.objects import Flow, FlowRun, State, StateType, Worker
 from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.exceptions import Abort, ObjectNotFound, Pause
@@ -407,8 +407,8 @@ class RunsApi:
         newest = max(pending, key=lambda state: state.timestamp, default=None)
         return find_owner(newest.message) if newest else None
 
-    async def read_online_workers(self) -> frozenset[str]:
-        """Names of the pool's workers that Prefect hears from."""
+    async def read_workers(self) -> dict[str, Worker]:
+        """The pool's workers, by their names, as Prefect has heard of them."""
         try:
             workers = await self._client.read_workers_for_work_pool(
                 self._work_pool, offset=0, limit=PAGE_SIZE
@@ -416,9 +416,9 @@ class RunsApi:
         except httpx.HTTPStatusError as error:
             if is_missing(error):
                 # the pool was deleted, and what Prefect knew of its workers with it
-                return frozenset()
+                return {}
             raise
-        return frozenset(worker.name for worker in workers if worker.status == WorkerStatus.ONLINE)
+        return {worker.name: worker for worker in workers}
 
     def _scheduled_before(self, moment: datetime) -> FlowRunFilter:
         return FlowRunFilter(

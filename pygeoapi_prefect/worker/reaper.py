@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from uuid import UUID
 
 import httpx
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, StateType, Worker, WorkerStatus
+from prefect.settings import get_current_settings
 
 from pygeoapi_prefect.os_processes import is_same_process, started_at
 from pygeoapi_prefect.worker.api import RunsApi
@@ -16,8 +17,8 @@ from pygeoapi_prefect.worker.owner import Owner, find_owner
 from pygeoapi_prefect.worker.process import kill_session
 
 GONE = "The worker that ran it is gone."
-# Workers report themselves every 30 s, also the first time after the API was away
-ABSENCE_SECONDS = 45.0
+# After the API was away, a worker reports itself again within the time between two heartbeats
+ABSENCE_HEARTBEATS = 1.5
 
 
 class Verdict(StrEnum):
@@ -62,9 +63,29 @@ class Absences:
         """Begin anew: there was a time in which nothing could be seen."""
         self._since.clear()
 
-    def lasts(self, worker: str, now: float) -> bool:
-        """Whether a worker that is offline at `now` (as from `time.monotonic`) stays away."""
-        return now - self._since.setdefault(worker, now) >= ABSENCE_SECONDS
+    def lasts(self, worker: str, heartbeat_seconds: float, now: float) -> bool:
+        """Whether a worker that is offline stays away.
+
+        Args:
+            worker: Its name.
+            heartbeat_seconds: How often it reports itself while it is there.
+            now: As from `time.monotonic`.
+        """
+        since = self._since.setdefault(worker, now)
+        return now - since >= ABSENCE_HEARTBEATS * heartbeat_seconds
+
+
+def heartbeat_seconds(worker: Worker | None) -> float:
+    """How often a worker reports itself; as often as this one where Prefect does not know."""
+    told = None if worker is None else worker.heartbeat_interval_seconds
+    return float(told or get_current_settings().worker.heartbeat_seconds)
+
+
+def online_workers(workers: Mapping[str, Worker]) -> frozenset[str]:
+    """The names of workers that Prefect hears from."""
+    return frozenset(
+        name for name, worker in workers.items() if worker.status is WorkerStatus.ONLINE
+    )
 
 
 class Reaper:
@@ -118,15 +139,15 @@ class Reaper:
         if not suspects:
             self._absences.forget()
             return 0
-        online = await self._api.read_online_workers()
-        self._absences.end(online)
+        workers = await self._api.read_workers()
+        self._absences.end(online_workers(workers))
         reaped = 0
         for run in suspects:
-            if not self._seems_well(run, online):
-                reaped += await self._reap_one(run.id, online)
+            if not self._seems_well(run, workers):
+                reaped += await self._reap_one(run.id, workers)
         return reaped
 
-    def _seems_well(self, listed: FlowRun, online: frozenset[str]) -> bool:
+    def _seems_well(self, listed: FlowRun, workers: Mapping[str, Worker]) -> bool:
         """Whether the owner that the listed run names is there: most are, and cost no call."""
         if listed.state is None or listed.state.is_cancelling():
             # cancelled before it had a process, it still names that of the time before
@@ -135,15 +156,15 @@ class Reaper:
             listed.state.message if listed.state.is_pending() else listed.infrastructure_pid
         )
         owner = find_owner(says_whose)
-        return owner is not None and not self._is_gone(owner, online)
+        return owner is not None and not self._is_gone(owner, workers)
 
-    async def _reap_one(self, flow_run_id: UUID, online: frozenset[str]) -> bool:
+    async def _reap_one(self, flow_run_id: UUID, workers: Mapping[str, Worker]) -> bool:
         # the run may have ended, and another worker may have claimed it, since it was listed
         run = await self._api.read_run(flow_run_id)
         if run is None or run.state is None or run.state.is_final() or self._is_mine(run.id):
             return False
         owner = await self._find_owner(run)
-        if owner is None or not self._is_gone(owner, online):
+        if owner is None or not self._is_gone(owner, workers):
             return False
         # a run that ended meanwhile would be left alone, but a process must not be
         await self._end_processes(owner)
@@ -175,7 +196,7 @@ class Reaper:
             return named
         return claimed
 
-    def _is_gone(self, owner: Owner, online: frozenset[str]) -> bool:
+    def _is_gone(self, owner: Owner, workers: Mapping[str, Worker]) -> bool:
         """Whether the worker process that claimed a run can no longer end it."""
         if owner.same_worker_process(self._me):
             # claimed in a call whose answer got lost, so that nobody started it
@@ -183,8 +204,11 @@ class Reaper:
         if owner.machine == self._me.machine:
             return not is_same_process(owner.started, started_at(owner.pid))
         # Prefect knows workers by their name: one that has ours was replaced by us
-        return owner.worker == self._me.worker or (
-            owner.worker not in online and self._absences.lasts(owner.worker, time.monotonic())
+        if owner.worker == self._me.worker:
+            return True
+        interval_seconds = heartbeat_seconds(workers.get(owner.worker))
+        return owner.worker not in online_workers(workers) and self._absences.lasts(
+            owner.worker, interval_seconds, time.monotonic()
         )
 
     async def _end_processes(self, owner: Owner) -> None:

@@ -15,7 +15,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.conftest import free_port, stop
+from benchmarks.stand.ports import free_port
+from tests.conftest import die_with_parent, stop
 
 from . import ogc
 
@@ -190,6 +191,7 @@ class Stack:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
         self._exits.callback(stop, process)
         return process

@@ -42,6 +42,33 @@ def description(service: Service) -> dict[str, Any]:
     return answer
 
 
+# Several tests look at one and the same answer: it takes a job
+
+
+@pytest.fixture(scope="module")
+def by_default(service: Service) -> httpx.Response:
+    """The answer to a request that names inputs alone."""
+    return service.execute("echo", INPUTS)
+
+
+@pytest.fixture(scope="module")
+def with_outputs(service: Service) -> httpx.Response:
+    """The answer to a request that names all outputs too."""
+    return service.execute("echo", INPUTS, outputs=OUTPUTS)
+
+
+@pytest.fixture(scope="module")
+def accepted(service: Service) -> httpx.Response:
+    """The answer to an asynchronous request."""
+    return service.execute("echo", INPUTS, prefer="respond-async")
+
+
+@pytest.fixture(scope="module")
+def job(service: Service) -> str:
+    """The path of an asynchronous job with all outputs."""
+    return service.submit("echo", INPUTS, outputs=OUTPUTS)
+
+
 # Core: general, landing page, conformance
 
 
@@ -121,19 +148,17 @@ def test_process_exception_no_such_process(service: Service) -> None:
 # Core: creation of jobs
 
 
-def test_job_creation_auto_execution_mode(service: Service) -> None:
-    assert service.execute("echo", INPUTS, prefer="respond-async").status_code == 201
+def test_job_creation_auto_execution_mode(accepted: httpx.Response) -> None:
+    assert accepted.status_code == 201
 
 
-def test_job_creation_default_execution_mode(service: Service) -> None:
-    assert service.execute("echo", INPUTS, outputs=OUTPUTS).status_code == 200
+def test_job_creation_default_execution_mode(with_outputs: httpx.Response) -> None:
+    assert with_outputs.status_code == 200
 
 
-def test_job_creation_default_outputs(service: Service) -> None:
-    response = service.execute("echo", INPUTS)
-
-    assert response.status_code == 200
-    assert parts_of(response).keys() == INPUTS.keys()
+def test_job_creation_default_outputs(by_default: httpx.Response) -> None:
+    assert by_default.status_code == 200
+    assert parts_of(by_default).keys() == INPUTS.keys()
 
 
 def test_job_creation_input_array(service: Service) -> None:
@@ -168,20 +193,19 @@ def test_job_creation_input_inline_object(service: Service) -> None:
     assert service.execute("echo", inputs, outputs={"area": {}}).json() == AREA
 
 
-def test_job_creation_input_inline(service: Service) -> None:
-    assert service.execute("echo", INPUTS, outputs=OUTPUTS).status_code == 200
+def test_job_creation_input_inline(with_outputs: httpx.Response) -> None:
+    assert with_outputs.status_code == 200
 
 
-def test_job_creation_input_ref(service: Service) -> None:
-    response = service.execute("echo", INPUTS, outputs=OUTPUTS)
-
-    assert response.status_code == 200
-    text = [part for part in parts_of(response).values() if part.get_content_maintype() == "text"]
+def test_job_creation_input_ref(with_outputs: httpx.Response) -> None:
+    assert with_outputs.status_code == 200
+    parts = parts_of(with_outputs).values()
+    text = [part for part in parts if part.get_content_maintype() == "text"]
     assert [part.get_content().strip() for part in text] == [TEXT, TEXT]
 
 
-def test_job_creation_input_validation(service: Service) -> None:
-    assert service.execute("echo", INPUTS, outputs=OUTPUTS).status_code == 200
+def test_job_creation_input_validation(service: Service, with_outputs: httpx.Response) -> None:
+    assert with_outputs.status_code == 200
 
     wrong = INPUTS | {"document": {"type": "wrong/type_1"}}
     response = service.execute("echo", wrong, outputs=OUTPUTS)
@@ -191,8 +215,8 @@ def test_job_creation_input_validation(service: Service) -> None:
     assert "document" in response.json()["detail"]
 
 
-def test_job_creation_inputs(service: Service) -> None:
-    assert service.execute("echo", INPUTS).status_code == 200
+def test_job_creation_inputs(by_default: httpx.Response) -> None:
+    assert by_default.status_code == 200
 
 
 def test_job_creation_op(service: Service) -> None:
@@ -209,21 +233,17 @@ def test_job_creation_op(service: Service) -> None:
     assert violations(status.json(), "statusInfo") == []
 
 
-def test_job_creation_request(service: Service) -> None:
-    job = service.submit("echo", INPUTS, outputs=OUTPUTS)
-
+def test_job_creation_request(service: Service, job: str) -> None:
     assert violations(service.client.get(job).json(), "statusInfo") == []
 
 
-def test_job_creation_success_async(service: Service) -> None:
-    response = service.execute("echo", INPUTS, prefer="respond-async")
-
-    assert response.headers["Preference-Applied"] == "respond-async"
-    accepted = response.json()
-    status = service.client.get(service.path_of(response.headers["location"])).json()
-    assert accepted["jobID"] == accepted["id"] == status["jobID"]
-    assert accepted["processID"] == "echo"
-    assert accepted["created"] == status["created"]
+def test_job_creation_success_async(service: Service, accepted: httpx.Response) -> None:
+    assert accepted.headers["Preference-Applied"] == "respond-async"
+    document = accepted.json()
+    status = service.client.get(service.path_of(accepted.headers["location"])).json()
+    assert document["jobID"] == document["id"] == status["jobID"]
+    assert document["processID"] == "echo"
+    assert document["created"] == status["created"]
 
 
 def test_job_creation_sync_document(service: Service) -> None:
@@ -300,8 +320,8 @@ def test_job_exception_no_such_job(service: Service) -> None:
     assert response.json()["type"] == f"{EXCEPTIONS}/no-such-job"
 
 
-def test_job_op(service: Service) -> None:
-    assert service.execute("echo", INPUTS).status_code == 200
+def test_job_op(by_default: httpx.Response) -> None:
+    assert by_default.status_code == 200
 
 
 def test_job_results_no_such_job(service: Service) -> None:
@@ -328,9 +348,7 @@ def test_job_results_failed(service: Service) -> None:
     assert response.json()["type"]
 
 
-def test_job_results(service: Service) -> None:
-    job = service.submit("echo", INPUTS, outputs=OUTPUTS)
-
+def test_job_results(service: Service, job: str) -> None:
     response = service.client.get(job)
     assert response.status_code == 200
     assert violations(response.json(), "statusInfo") == []
@@ -412,14 +430,12 @@ def test_job_results_async_raw_value_one(service: Service) -> None:
     assert httpx.get(eventually(look)).text == TEXT
 
 
-def test_job_results_sync(service: Service) -> None:
+def test_job_results_sync(by_default: httpx.Response) -> None:
     # the suite fails on the link that the requirement asks for; it is an option
-    assert "link" not in service.execute("echo", INPUTS).headers
+    assert "link" not in by_default.headers
 
 
-def test_job_success(service: Service) -> None:
-    job = service.submit("echo", INPUTS)
-
+def test_job_success(service: Service, job: str) -> None:
     # as the suite does, without an Accept field
     status = httpx.get(f"{service.url}{job}").json()
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.stand.ports import free_port
 from pygeoapi_prefect.webserver import read_configuration, write_openapi_document
 from tests.acceptance.pages import (
     BLOCK,
@@ -30,7 +31,7 @@ from tests.acceptance.pages import (
     generate,
     is_as_in_page,
 )
-from tests.conftest import copy_empty_database, die_with_parent, free_port
+from tests.conftest import copy_empty_database, database_cache, die_with_parent
 
 EXAMPLES = REPOSITORY / "examples"
 START_TIMEOUT_SECONDS = 280.0
@@ -171,7 +172,7 @@ def docs_stack(
     _write_files(folder)
     home = folder / ".pygeoapi-prefect" / "prefect"
     home.mkdir(parents=True)
-    copy_empty_database(pytestconfig.cache.mkdir("prefect-database"), home)
+    copy_empty_database(database_cache(pytestconfig), home)
     port, prefect_port = free_port(), free_port()
     log = folder / "up.log"
     command = [str(PROGRAMS / "pygeoapi-prefect"), "up", "--port", str(port)]
@@ -239,7 +240,7 @@ def test_the_page_about_object_storage_is_right(
     shutil.copytree(EXAMPLES / "s3", folder)
     home = folder / ".pygeoapi-prefect" / "prefect"
     home.mkdir(parents=True)
-    copy_empty_database(pytestconfig.cache.mkdir("prefect-database"), home)
+    copy_empty_database(database_cache(pytestconfig), home)
 
     with Shell(folder, {port: free_port() for port in (5000, 4200, 5555)}) as shell:
         follow("examples/s3/README.md", shell)

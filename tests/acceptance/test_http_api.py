@@ -13,6 +13,8 @@ from .ogc import EXCEPTIONS
 GIBIBYTE = 1024**3
 LARGE_BYTES = 2 * GIBIBYTE
 END = b"the end"
+# of one application all is read, of the other enough to see its memory grow
+READ_BYTES = {"flask": LARGE_BYTES, "starlette": GIBIBYTE // 2}
 SPARE_BYTES = 96 * 1024**2
 
 
@@ -130,6 +132,7 @@ def resident_bytes(service: Service) -> int:
 
 def test_a_large_output_is_served_with_flat_memory(service: Service, zeros: str) -> None:
     before, highest, received, last = resident_bytes(service), 0, 0, b""
+    wanted = READ_BYTES[service.application]
 
     with service.client.stream("GET", zeros) as got:
         assert got.headers["Content-Length"] == str(LARGE_BYTES)
@@ -137,9 +140,11 @@ def test_a_large_output_is_served_with_flat_memory(service: Service, zeros: str)
             received += len(chunk)
             last = chunk
             highest = max(highest, resident_bytes(service))
+            if wanted < LARGE_BYTES and received >= wanted:
+                break
 
-    assert received == LARGE_BYTES
-    assert last.endswith(END)
+    assert received == wanted
+    assert last.endswith(END) is (wanted == LARGE_BYTES)
     assert highest - before < SPARE_BYTES
 
 

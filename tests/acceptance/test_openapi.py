@@ -1,16 +1,22 @@
 """Requests that schemathesis makes up from the OpenAPI document, against both applications."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from .conftest import Service
 
-SECONDS = 30
+# of what the document allows and forbids, all that is worth it; and what chance has to add.
+# Behind both applications is the same service, so that one gets the one, and one the other
+PHASES = {"flask": "coverage", "starlette": "fuzzing"}
 # a request that keeps the service busy for long, or a job that fails, is no finding here
 EXCLUDED = "/processes/(large|failing|mosaic)"
+METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -20,19 +26,27 @@ CHECKS = (
 )
 
 
+def count_operations(document: Path) -> int:
+    paths = yaml.safe_load(document.read_text())["paths"]
+    return sum(
+        len(METHODS & item.keys()) for path, item in paths.items() if not re.search(EXCLUDED, path)
+    )
+
+
 def test_no_request_breaks_the_service_or_is_answered_otherwise_than_described(
     service: Service, tmp_path: Path
 ) -> None:
     command = [str(Path(sys.executable).parent / "st"), "run", str(service.openapi_document)]
     options = {
         "--url": service.url,
-        "--phases": "coverage,fuzzing",
+        "--phases": PHASES[service.application],
         "--checks": ",".join(CHECKS),
         "--exclude-path-regex": EXCLUDED,
         "--max-examples": "5",
-        "--max-time": str(SECONDS),
         "--seed": "1",
         "--request-timeout": "60",
+        "--report": "json",
+        "--report-json-path": str(tmp_path / "report.json"),
     }
 
     run = subprocess.run(
@@ -47,6 +61,6 @@ def test_no_request_breaks_the_service_or_is_answered_otherwise_than_described(
 
     assert run.returncode == 0, run.stdout
     # where it can make no request, it finds no fault either
-    made = re.search(r"(\d+) generated, (\d+) passed", run.stdout)
-    assert made is not None, run.stdout
-    assert int(made[1]) > 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["stop_reason"] == "completed", run.stdout
+    assert report["operations"]["tested"] == count_operations(service.openapi_document)

@@ -197,7 +197,7 @@ def test_a_form_is_filled_executed_and_answered_in_place(visit: Visit, tmp_path:
 def test_a_job_is_followed_to_its_end_without_reloading(visit: Visit) -> None:
     page = visit.open("/processes/showcase?f=html")
     visit.control("name").fill("Ada")
-    visit.control("seconds").fill("8")
+    visit.control("seconds").fill("5")
     page.get_by_label("In the background").check()
     visit.execute()
     page.get_by_role("link", name="Open its page").click()
@@ -213,7 +213,7 @@ def test_a_job_is_followed_to_its_end_without_reloading(visit: Visit) -> None:
     expect(page.locator(".log-line", has_text="Step 10")).to_be_visible()
     expect(visit.output("shapes").locator("path.leaflet-interactive")).to_have_count(1)
     expect(visit.output("table").locator("tbody tr")).to_have_count(2)
-    expect(page.locator("#job details pre").last).to_contain_text('"seconds": 8')
+    expect(page.locator("#job details pre").last).to_contain_text('"seconds": 5')
     assert page.evaluate("window.isTheSamePage") is True
     with page.expect_download() as download:
         visit.output("table").get_by_role("link", name="Download").click()

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+
+from benchmarks.stand.ports import free_port
 
 # fixtures of a module start it up to twice, each time as four processes on a fresh database
 pytestmark = pytest.mark.timeout(900)
@@ -31,14 +32,6 @@ def eventually[Value](look: Callable[[], Value | None], what: str) -> Value:
         assert time.monotonic() < give_up_at, f"{what}: not within {DEADLINE_SECONDS:g} s"
         time.sleep(0.1)
     return value
-
-
-def free_ports() -> tuple[int, int]:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as other,
-    ):
-        return one.getsockname()[1], other.getsockname()[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +127,7 @@ def start_up(folder: Path, ports: tuple[int, int]) -> Up:
 
 @pytest.fixture(scope="module")
 def ports() -> tuple[int, int]:
-    return free_ports()
+    return free_port(), free_port()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,10 +162,11 @@ def first(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) -> E
 
 @pytest.fixture(scope="module")
 def second(first: Ended, ports: tuple[int, int]) -> Iterator[Up]:
-    """The next `up` in the same directory, running."""
+    """The next `up` in the same directory, running, until the last test here kills it."""
     up = start_up(first.folder, ports)
     yield up
-    up.stop(signal.SIGINT)
+    if up.process.poll() is None:
+        up.stop(signal.SIGINT)
 
 
 def test_the_printed_command_works_when_pasted(first: Ended) -> None:
@@ -219,8 +213,8 @@ def test_the_prefect_ui_shows_the_job(second: Up) -> None:
 
 
 def test_a_second_one_beside_it_is_refused(second: Up) -> None:
-    ports = free_ports()
-    refused = run_up(second.folder, "--port", str(ports[0]), "--prefect-port", str(ports[1]))
+    ports = ["--port", str(free_port()), "--prefect-port", str(free_port())]
+    refused = run_up(second.folder, *ports)
     assert refused.returncode == 1
     assert refused.stderr == (
         "Error: `pygeoapi-prefect up` already runs in this directory "
@@ -245,16 +239,16 @@ def test_files_are_in_one_directory_and_none_in_the_users_home(second: Up) -> No
     assert not (second.folder / "home" / ".prefect").exists()
 
 
-def test_no_process_outlives_one_that_is_killed(tmp_path: Path) -> None:
-    up = start_up(tmp_path, free_ports())
-    try:
-        url = f"{up.addresses['Processes']}/echo/execution"
-        body = {"inputs": {"message": "still there?", "pause": 60}}
-        accepted = httpx.post(url, json=body, headers={"Prefer": "respond-async"})
-        assert accepted.status_code == 201, accepted.text
-        location = accepted.headers["Location"]
-        eventually(lambda: httpx.get(location).json()["status"] == "running" or None, "job running")
-        assert len(up.left_behind()) >= 3
-    finally:
-        assert up.stop(signal.SIGKILL) == -signal.SIGKILL
-    eventually(lambda: True if not up.left_behind() else None, "the end of all processes")
+# the last one: what it kills, the others use
+def test_no_process_outlives_one_that_is_killed(second: Up) -> None:
+    url = f"{second.addresses['Processes']}/echo/execution"
+    body = {"inputs": {"message": "still there?", "pause": 60}}
+    accepted = httpx.post(url, json=body, headers={"Prefer": "respond-async"})
+    assert accepted.status_code == 201, accepted.text
+    location = accepted.headers["Location"]
+    eventually(lambda: httpx.get(location).json()["status"] == "running" or None, "job running")
+    assert len(second.left_behind()) >= 3
+
+    assert second.stop(signal.SIGKILL) == -signal.SIGKILL
+
+    eventually(lambda: True if not second.left_behind() else None, "the end of all processes")

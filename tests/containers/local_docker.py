@@ -23,7 +23,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import string
 import subprocess
 import sys
@@ -36,6 +35,8 @@ from typing import Any
 
 import psutil
 import yaml
+
+from benchmarks.stand.ports import free_port
 
 START_TIMEOUT_SECONDS = 480.0
 STOP_TIMEOUT_SECONDS = 20.0
@@ -88,13 +89,7 @@ class Image:
         }
 
 
-# A command of its own: nothing of the tests can be imported here
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+# A command of its own: no module of the tests can be imported here
 
 
 def die_with_parent() -> None:

@@ -5,7 +5,6 @@ There is no engine here: `local_docker` does what they say, with processes of th
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.stand.ports import free_port
 from tests.acceptance.pages import REPOSITORY, Shell, environment, follow
-from tests.conftest import free_port
 from tests.containers import local_docker
 
 PAGE = "examples/compose/README.md"
@@ -98,15 +97,3 @@ def test_the_page_about_containers_is_right(clone: Path, engine: dict[str, str])
     state = Path(engine["LOCAL_DOCKER_STATE"])
     assert not state.exists()
     assert_small(state.with_name("image"))
-
-
-def test_without_secrets_nothing_starts(clone: Path, engine: dict[str, str]) -> None:
-    refused = subprocess.run(
-        ["docker", "compose", "up", "--build", "--wait"],
-        cwd=clone,
-        env=environment() | engine,
-        capture_output=True,
-        text=True,
-    )
-    assert refused.returncode == 1
-    assert "POSTGRES_PASSWORD is missing a value: see .env.example" in refused.stderr

@@ -24,16 +24,19 @@ def prefect_api(prefect_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def fresh_settings() -> Iterator[None]:
-    """Prefect's settings as the environment has them now, and as it had them afterwards."""
-    prefect.context.refresh_global_settings_context()
-    yield
-    prefect.context.refresh_global_settings_context()
-
-
-@pytest.fixture
 def refusing_port() -> Iterator[int]:
     """A port that refuses connections, and that nobody else gets meanwhile."""
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         yield unheard.getsockname()[1]
+
+
+@pytest.fixture
+def refusing_prefect_api(refusing_port: int) -> Iterator[None]:
+    """A Prefect API that refuses connections, as every thread of this process finds it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{refusing_port}/api")
+        patch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
+        prefect.context.refresh_global_settings_context()
+        yield
+    prefect.context.refresh_global_settings_context()

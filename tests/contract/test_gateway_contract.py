@@ -866,15 +866,12 @@ def test_a_job_that_has_ended_is_not_marked_failed(bench: Bench, process_id: str
 
 
 @pytest.fixture(params=["in-memory", "prefect"])
-def unreachable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> PrefectGateway:
+def unreachable(request: pytest.FixtureRequest) -> PrefectGateway:
     if request.param == "in-memory":
         fake = InMemoryGateway()
         fake.unavailable = True
         return fake
-    port = request.getfixturevalue("refusing_port")
-    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
-    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
-    request.getfixturevalue("fresh_settings")
+    request.getfixturevalue("refusing_prefect_api")
     return ApiGateway()
 
 

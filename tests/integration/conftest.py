@@ -42,11 +42,11 @@ from pygeoapi.util import RequestedProcessExecutionMode
 
 from pygeoapi_prefect.configuration_file import load_configuration
 from pygeoapi_prefect.deployments import deploy
-from pygeoapi_prefect.jobs import Job
+from pygeoapi_prefect.jobs import Job, JobFilter
 from pygeoapi_prefect.manager import PrefectManager
 from pygeoapi_prefect.webserver import point_pygeoapi_at, read_configuration
 from pygeoapi_prefect.worker import PygeoapiWorker
-from tests.conftest import stop
+from tests.conftest import die_with_parent, stop
 
 WORK_POOL = "integration"
 WORKER_LIMIT = 3
@@ -144,7 +144,11 @@ class Forwarder:
                 client, _ = listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(("127.0.0.1", self._target_port))
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target_port))
+            except OSError:
+                client.close()
+                continue
             for source, target in ((client, server), (server, client)):
                 threading.Thread(target=self._copy, args=(source, target), daemon=True).start()
 
@@ -258,9 +262,11 @@ class Jobs:
         _, body = self.manager.get_job_result(job_id)
         return bytes(body)
 
-    def newest(self) -> Job:
-        (job,) = self.manager.get_jobs(limit=1)["jobs"]
-        return self.manager.gateway.find(job["identifier"])
+    def newest(self, process_id: str) -> Job:
+        """The job of a process that was created last; schedules make jobs of others meanwhile."""
+        of_process = JobFilter(process_ids=frozenset({process_id}))
+        (job,) = self.manager.gateway.page(of_process, limit=1).jobs
+        return job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -468,9 +474,12 @@ def running_worker(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=die_with_parent,
         )
-    yield
-    stop(process)
+    try:
+        yield
+    finally:
+        stop(process)
 
 
 @pytest.fixture(scope="session")

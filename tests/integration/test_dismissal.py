@@ -67,15 +67,17 @@ def test_a_queued_job_never_runs(
     jobs: Jobs, worker: None, folder: Path, prefect_client: SyncPrefectClient
 ) -> None:
     queue = prefect_client.read_work_queue_by_name(QUEUE_OF_ITS_OWN, work_pool_name=WORK_POOL)
-    prefect_client.update_work_queue(queue.id, is_paused=True)
     first, second = folder / "first", folder / "second"
     first.mkdir()
     second.mkdir()
-    job_id = jobs.submit("queued", {"folder": str(first), "failures": 0})
-    assert jobs.manager.get_job(job_id)["status"] == "accepted"
-    assert jobs.manager.delete_job(job_id)
-    assert jobs.ended(job_id, 10).status == "dismissed"
-    prefect_client.update_work_queue(queue.id, is_paused=False)
+    prefect_client.update_work_queue(queue.id, is_paused=True)
+    try:
+        job_id = jobs.submit("queued", {"folder": str(first), "failures": 0})
+        assert jobs.manager.get_job(job_id)["status"] == "accepted"
+        assert jobs.manager.delete_job(job_id)
+        assert jobs.ended(job_id, 10).status == "dismissed"
+    finally:
+        prefect_client.update_work_queue(queue.id, is_paused=False)
     # the queue is in order: what comes later runs later
     jobs.result(jobs.submit("queued", {"folder": str(second), "failures": 0}))
     assert (second / "attempts").exists()
@@ -89,7 +91,7 @@ def test_a_running_job_of_the_web_process_stops_at_another_request(
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(jobs.run, "hooked", {"end": "wait", "folder": str(folder)})
         wait_until_alive(folder)
-        job_id = jobs.newest().job_id
+        job_id = jobs.newest("hooked").job_id
         dismissed_at = time.time()
         jobs.manager.delete_job(job_id)
         assert seconds_until_stopped(folder, dismissed_at) < STOP_SECONDS
@@ -106,7 +108,7 @@ def test_a_running_job_of_the_web_process_stops_when_another_process_dismisses_i
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(jobs.run, "patient", {"folder": str(folder)})
         wait_until_alive(folder)
-        job_id = jobs.newest().job_id
+        job_id = jobs.newest("patient").job_id
         dismissed_at = time.time()
         other.delete_job(job_id)
         assert seconds_until_stopped(folder, dismissed_at) < STOP_SECONDS
@@ -121,7 +123,7 @@ def test_a_running_async_job_of_the_web_process_stops(
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(jobs.run, "waiting", {"folder": str(folder)})
         wait_until_alive(folder)
-        job_id = jobs.newest().job_id
+        job_id = jobs.newest("waiting").job_id
         jobs.manager.delete_job(job_id)
         with pytest.raises(ExecutionError, match="dismissed"):
             waiting.result(timeout=STOP_SECONDS)
@@ -152,7 +154,7 @@ def test_both_applications_dismiss(http: HttpClient, jobs: Jobs, folder: Path) -
     )
     thread.start()
     wait_until_alive(folder)
-    job_id = jobs.newest().job_id
+    job_id = jobs.newest("patient").job_id
     answer = http("DELETE", f"/jobs/{job_id}")
     assert (answer.status, answer.json["status"]) == (200, "dismissed")
     assert "application/json" in answer.headers["Content-Type"]

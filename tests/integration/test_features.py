@@ -48,8 +48,8 @@ def test_a_flow_fails_with_its_last_error_once_its_retries_are_used_up(
 ) -> None:
     with pytest.raises(ExecutionError, match="failure 3"):
         jobs.run("flaky-flow", {"folder": str(folder), "failures": 9})
-    job = jobs.newest()
-    assert (job.process_id, job.status) == ("flaky-flow", "failed")
+    job = jobs.newest("flaky-flow")
+    assert job.status == "failed"
     assert job.message == "RuntimeError: failure 3"
     assert len(attempts_in(folder)) == 3
     assert flow_run_of(job.job_id).run_count == 3
@@ -69,8 +69,8 @@ def test_a_timeout_ends_the_work_and_fails_the_job(
 ) -> None:
     with pytest.raises(ExecutionError, match=r"failed: .*1\.0 second"):
         jobs.run(process_id, {"folder": str(folder)})
-    job = jobs.newest()
-    assert (job.process_id, job.status) == (process_id, "failed")
+    job = jobs.newest(process_id)
+    assert job.status == "failed"
     assert "timeout" in job.message
     assert_untouched(folder / "alive")
 
@@ -153,7 +153,7 @@ def test_hooks_of_a_run_that_ends_badly_are_called(
 ) -> None:
     with pytest.raises(ExecutionError):
         jobs.run("hooked", {"end": end})
-    job = jobs.newest()
+    job = jobs.newest("hooked")
     assert job.status == "failed"
     assert hooks_of(web, flow_run_of(job.job_id)) == {"running": "Running", hook: state}
 

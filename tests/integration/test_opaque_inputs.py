@@ -12,7 +12,6 @@ from prefect.states import Pending
 from pygeoapi_prefect.errors import InvalidRequest
 from tests.integration.conftest import (
     HOSTILE_INPUT,
-    LARGE_TEXT,
     TAKING_ANY_VALUE,
     HttpClient,
     Jobs,
@@ -83,9 +82,3 @@ def test_the_refusal_is_the_clients_error(http: HttpClient) -> None:
     )
     assert answer.status == 400
     assert "__prefect_kind" in answer.json["description"]
-
-
-def test_a_large_request_is_answered(http: HttpClient) -> None:
-    answer = http("POST", "/processes/measuring/execution", {"inputs": {"value": LARGE_TEXT}})
-    assert answer.status == 200
-    assert answer.json == {"length": len(LARGE_TEXT)}

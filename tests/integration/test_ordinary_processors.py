@@ -44,8 +44,8 @@ def execute(http: HttpClient, process_id: str, inputs: Any, **request: Any) -> A
     return http("POST", f"/processes/{process_id}/execution", {"inputs": inputs, **request})
 
 
-def newest_result(http: HttpClient, jobs: Jobs) -> Answer:
-    return http("GET", f"/jobs/{jobs.newest().job_id}/results?f=json")
+def newest_result(http: HttpClient, jobs: Jobs, process_id: str) -> Answer:
+    return http("GET", f"/jobs/{jobs.newest(process_id).job_id}/results?f=json")
 
 
 def essence(answer: Answer) -> str:
@@ -57,20 +57,17 @@ def test_a_value_arrives_byte_for_byte(http: HttpClient, jobs: Jobs, kind: str) 
     media_type, content = CONTENT[kind]
     answer = execute(http, "returning", {"kind": kind})
     assert (answer.status, essence(answer), answer.body) == (200, media_type, content)
-    later = newest_result(http, jobs)
+    later = newest_result(http, jobs, "returning")
     assert (later.status, essence(later), later.body) == (200, media_type, content)
-    output = http("GET", f"/jobs/{jobs.newest().job_id}/results/result")
+    output = http("GET", f"/jobs/{jobs.newest('returning').job_id}/results/result")
     assert (output.status, essence(output), output.body) == (200, media_type, content)
 
 
 @pytest.mark.parametrize("kind", list(CONTENT))
-def test_a_document_holds_each_value_as_the_standard_has_it(
-    http: HttpClient, jobs: Jobs, kind: str
-) -> None:
-    answer = execute(http, "returning", {"kind": kind}, response="document")
-    assert (answer.status, essence(answer)) == (200, "application/json")
-    assert answer.json == {"result": INLINE[kind]}
-    assert newest_result(http, jobs).json == {"result": INLINE[kind]}
+def test_a_document_holds_each_value_as_the_standard_has_it(jobs: Jobs, kind: str) -> None:
+    job_id, _, body = jobs.run("returning", {"kind": kind}, requested_response="document")
+    assert json.loads(body) == {"result": INLINE[kind]}
+    assert jobs.manager.get_job_result(job_id)[1] == body
 
 
 def test_hello_world_answers_as_it_does_without_prefect(http: HttpClient) -> None:
@@ -122,8 +119,9 @@ def test_several_outputs_come_as_parts_each_with_its_own_type(http: HttpClient) 
 
 def test_a_document_holds_the_chosen_outputs_alone(http: HttpClient, jobs: Jobs) -> None:
     answer = execute(http, "selective", {}, outputs={"note": {}}, response="document")
+    assert (answer.status, essence(answer)) == (200, "application/json")
     assert answer.json == {"note": "fine"}
-    assert newest_result(http, jobs).json == {"note": "fine"}
+    assert newest_result(http, jobs, "selective").json == {"note": "fine"}
 
 
 def test_an_output_that_the_process_does_not_have_is_refused_before_there_is_a_job(
@@ -155,7 +153,7 @@ def test_references_lead_to_the_stored_bytes(http: HttpClient) -> None:
 
 def test_an_output_that_the_job_does_not_have_is_not_found(http: HttpClient, jobs: Jobs) -> None:
     execute(http, "returning", {"kind": "text"})
-    answer = http("GET", f"/jobs/{jobs.newest().job_id}/results/pictures")
+    answer = http("GET", f"/jobs/{jobs.newest('returning').job_id}/results/pictures")
     assert answer.status == 404
 
 
@@ -165,14 +163,14 @@ def test_who_asks_for_what_a_process_forgets_is_told_so(http: HttpClient, jobs: 
     assert answer.status == 500
     reason = "the process made no output 'forgotten', which was asked for"
     assert reason in answer.json["description"]
-    job = jobs.newest()
+    job = jobs.newest("selective")
     assert (job.status, reason in job.message) == ("failed", True)
 
     # who names none gets what there is
     assert execute(http, "selective", {}).status == 200
 
     def warning() -> str | None:
-        lines = jobs.manager.log(jobs.newest().job_id, LogPosition(), 100).lines
+        lines = jobs.manager.log(jobs.newest("selective").job_id, LogPosition(), 100).lines
         return next((one.message for one in lines if "not produced" in one.message), None)
 
     assert "forgotten" in eventually(warning)
@@ -193,7 +191,7 @@ def test_the_message_of_a_failure_reaches_the_client(
     assert answer.status == 500
     assert message in answer.json["description"]
     assert b"Traceback" not in answer.body
-    status = http("GET", f"/jobs/{jobs.newest().job_id}?f=json").json
+    status = http("GET", f"/jobs/{jobs.newest('failing').job_id}?f=json").json
     assert status["status"] == "failed"
     assert message in status["message"]
     assert "Traceback" not in status["message"]

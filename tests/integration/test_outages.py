@@ -15,11 +15,12 @@ import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
+from benchmarks.stand.ports import free_port
 from pygeoapi_prefect.configuration_file import load_configuration
 from pygeoapi_prefect.deployments import deploy
 from pygeoapi_prefect.errors import BackendUnavailable, DeploymentNotFound
 from pygeoapi_prefect.web_runs import UNTOLD
-from tests.conftest import free_port, stop
+from tests.conftest import die_with_parent, stop
 from tests.integration.conftest import HttpClient, Jobs, Site, eventually
 
 Serve = Callable[..., tuple[subprocess.Popen[bytes], str]]
@@ -139,6 +140,7 @@ def serve(web: Site) -> Iterator[Serve]:
                 env=os.environ | {"PREFECT_API_URL": web.prefect_api_url} | environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
             )
         processes.append(process)
 
@@ -169,7 +171,7 @@ def test_a_synchronous_job_whose_end_could_not_be_told_fails_when_prefect_is_bac
             timeout=120,
         )
         eventually(lambda: (folder / "alive").exists() or None, 60)
-        job_id = jobs.newest().job_id
+        job_id = jobs.newest("patient").job_id
         with web.forwarder.closed():
             (folder / "go").touch()
             eventually(lambda: "broke off" in log.read_text() or None, 60)
@@ -195,7 +197,7 @@ def test_the_job_of_a_web_process_that_was_killed_fails(
         )
         # the process is a module beside the configuration, which only the folder leads to
         eventually(lambda: (folder / "alive").exists() or None, 30)
-        job_id = jobs.newest().job_id
+        job_id = jobs.newest("patient").job_id
         server.send_signal(signal.SIGKILL)
         server.wait()
         with pytest.raises(httpx.TransportError):

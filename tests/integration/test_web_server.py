@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+
+from benchmarks.stand.ports import free_port
+from tests.conftest import die_with_parent
 
 REPOSITORY = Path(__file__).parents[2]
 DEADLINE_SECONDS = 180.0
@@ -62,7 +64,6 @@ def web_server(
     request: pytest.FixtureRequest,
     prefect_server: str,
     tmp_path_factory: pytest.TempPathFactory,
-    unused_port: int,
 ) -> Iterator[WebServer]:
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "meeting.py").write_text(MEETING)
@@ -74,31 +75,27 @@ def web_server(
     }
     (folder / "pygeoapi-config.yml").write_text(yaml.safe_dump(configuration))
     log = folder / "serve.log"
+    port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
             [
                 *(Path(sys.executable).parent / "pygeoapi-prefect", "serve"),
-                *("--app", request.param, "--port", str(unused_port)),
+                *("--app", request.param, "--port", str(port)),
             ],
             cwd=folder,
             env={name: value for name, value in os.environ.items() if name != "PYGEOAPI_OPENAPI"}
             | {"PREFECT_API_URL": prefect_server, "PYTHONPATH": str(folder)},
             stdout=output,
             stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent,
         )
-    server = WebServer(f"http://127.0.0.1:{unused_port}", process, log)
+    server = WebServer(f"http://127.0.0.1:{port}", process, log)
     try:
         _wait_for(server)
         yield server
     finally:
         process.kill()
         process.wait()
-
-
-@pytest.fixture(scope="module")
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(server: WebServer) -> None:

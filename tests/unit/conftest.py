@@ -105,6 +105,8 @@ def _flask_modules(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
         theirs, ours = map(importlib.import_module, names)
         for name in names:
             sys.modules.pop(name, None)
+    # the import has made its manager begin what goes on beside requests; each test has its own
+    theirs.api_.manager.close()
     return theirs, ours
 
 

@@ -4,9 +4,8 @@ import contextlib
 import dataclasses
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +48,9 @@ def test_commands_are_listed_in_the_order_of_use() -> None:
 
 
 def test_the_same_commands_are_commands_of_pygeoapi() -> None:
-    program = Path(sys.executable).parent / "pygeoapi"
-    printed = subprocess.run(
-        [program, "plugins", "prefect", "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    # what the program `pygeoapi` runs
+    (script,) = entry_points(group="console_scripts", name="pygeoapi")
+    printed = CliRunner().invoke(script.load(), ["plugins", "prefect", "--help"]).stdout
     for name in COMMANDS:
         assert f"\n  {name} " in printed
 

@@ -149,11 +149,19 @@ def test_redacted_logs_leave_out_what_is_about_the_server(job: Job, hidden: LogL
     assert page(job, [hidden], publication=LogPublication.VERBATIM).lines == [hidden]
 
 
-def test_redaction_takes_linear_time(job: Job) -> None:
-    started_at = time.monotonic()
-    for unit in ("password", "token:", "secret_", "bearer ", "a/", "'", "key= '"):
-        page(job, [line(unit * 20_000)])
-    assert time.monotonic() - started_at < 10
+@pytest.mark.parametrize("unit", ["password", "token:", "secret_", "bearer ", "a/", "'", "key= '"])
+def test_redaction_takes_linear_time(job: Job, unit: str) -> None:
+    def seconds(count: int) -> float:
+        """Of the processor, whatever else goes on; the least of some, for each has its hiccups."""
+        spent = []
+        for _ in range(3):
+            started_at = time.thread_time()
+            page(job, [line(unit * count)])
+            spent.append(time.thread_time() - started_at)
+        return min(spent)
+
+    # twice as much takes about twice as long; four times, if it were quadratic
+    assert seconds(20_000) < 3 * seconds(10_000) + 0.01
 
 
 @pytest.mark.usefixtures("job")

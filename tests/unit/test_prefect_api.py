@@ -3,9 +3,9 @@
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from benchmarks.stand.ports import free_port
 from pygeoapi_prefect.errors import BackendUnavailable
 from pygeoapi_prefect.prefect_api import api_url, require_api, shown
-from tests.conftest import free_port
 
 
 def test_it_must_be_configured() -> None:

@@ -10,6 +10,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from benchmarks.stand.ports import free_port
 from pygeoapi_prefect.errors import (
     BackendUnavailable,
     BackendUnreachable,
@@ -18,7 +19,6 @@ from pygeoapi_prefect.errors import (
     PygeoapiPrefectError,
 )
 from pygeoapi_prefect.prefect_connection import BUSY_PAUSES_SECONDS, PrefectConnection
-from tests.conftest import free_port
 
 
 class Api:

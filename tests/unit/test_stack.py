@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from benchmarks.stand.ports import free_port
 from pygeoapi_prefect import stack as stack_module
 from pygeoapi_prefect.children import marked_processes
 from pygeoapi_prefect.errors import BackendUnavailable, ConfigurationError, StackError
@@ -38,11 +39,7 @@ def taken_port() -> Iterator[int]:
 
 @pytest.fixture
 def free_ports() -> tuple[int, int]:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as other,
-    ):
-        return one.getsockname()[1], other.getsockname()[1]
+    return free_port(), free_port()
 
 
 @pytest.fixture(autouse=True)

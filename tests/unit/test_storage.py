@@ -16,6 +16,7 @@ from prefect.blocks.core import Block
 from prefect.filesystems import SMB, LocalFileSystem, RemoteFileSystem
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from benchmarks.stand.ports import free_port
 from pygeoapi_prefect import storage as storage_module
 from pygeoapi_prefect.errors import (
     BackendUnavailable,
@@ -24,7 +25,6 @@ from pygeoapi_prefect.errors import (
     StorageError,
 )
 from pygeoapi_prefect.storage import FsspecStorage, block_for, load_block, open_storage
-from tests.conftest import free_port
 
 OUTSIDE_KEYS = [
     "",

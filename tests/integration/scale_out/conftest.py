@@ -9,7 +9,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,11 +22,12 @@ from prefect.filesystems import RemoteFileSystem
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from redis import Redis
 
-from benchmarks.stand.api_processes import PrefectServers, prefect_servers
+from benchmarks.stand.api_processes import PrefectServers, prefect_servers, shared_through
+from benchmarks.stand.ports import free_port
 from benchmarks.stand.postgres import postgres
-from benchmarks.stand.programs import Programs, free_port
+from benchmarks.stand.programs import Programs
 from benchmarks.stand.redis_server import redis_server
-from benchmarks.stand.service import PrefectServer
+from benchmarks.stand.service import PrefectServer, prefect_server
 from tests.object_storage import ACCESS_KEY, SECRET_KEY, ObjectStorage
 
 HERE = Path(__file__).parent
@@ -36,6 +38,12 @@ WORKER_PROCESSES = 2
 REQUEST_SECONDS = 600.0
 GONE_AFTER_SECONDS = 20
 HEARTBEAT_SECONDS = 5
+SERVER_VARIABLES = {
+    "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "1",
+    "PREFECT_SERVER_SERVICES_FOREMAN_INACTIVITY_HEARTBEAT_MULTIPLE": str(
+        GONE_AFTER_SECONDS // HEARTBEAT_SECONDS
+    ),
+}
 MODULES = {"installed_work": "work.py", "uploaded_work": "work.py", "squares": "squares.py"}
 
 
@@ -56,6 +64,10 @@ class Machine:
     @property
     def modules(self) -> Path:
         return self.directory / "modules"
+
+    @property
+    def configuration(self) -> Path:
+        return self.directory / "pygeoapi-config.yml"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -91,7 +103,7 @@ class Site:
     notes: Redis
     storage: ObjectStorage
     machines: list[Machine]
-    workers: dict[str, psutil.Process] = field(default_factory=dict)
+    workers: dict[str, psutil.Process]
 
     def starts(self, label: str) -> list[str]:
         """The names of the machines on which a job has started, one for each start."""
@@ -108,7 +120,9 @@ def missing(error: Exception) -> NoReturn:
 @pytest.fixture(scope="module")
 def site(s3: ObjectStorage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     root = tmp_path_factory.mktemp("site")
-    office, *others = (make_machine(root / name) for name in ("office", "first", "second"))
+    office, first, second = (make_machine(root / name) for name in ("office", "first", "second"))
+    for machine in (first, second):
+        machine.install("installed_work", "squares")
     programs = Programs(root / "logs")
     with programs.running(), contextlib.ExitStack() as exits:
         try:
@@ -123,26 +137,47 @@ def site(s3: ObjectStorage, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 root,
                 cluster.url("prefect"),
                 redis.url,
-                variables={
-                    "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "1",
-                    "PREFECT_SERVER_SERVICES_FOREMAN_INACTIVITY_HEARTBEAT_MULTIPLE": str(
-                        GONE_AFTER_SECONDS // HEARTBEAT_SECONDS
-                    ),
-                },
+                # it makes the tables; the other one starts beside the rest
+                apis=1,
+                variables=SERVER_VARIABLES,
             )
         )
-        near, far = servers.apis
-        make_blocks(near.url, s3)
+        (near,) = servers.apis
         notes = exits.enter_context(Redis.from_url(f"{redis.url}/2", decode_responses=True))
-        web = exits.enter_context(web_server(programs, office, near))
-        found = Site(servers, web, notes, s3, [office, *others])
-        for machine, prefect in zip(others, (far, near), strict=True):
-            machine.install("installed_work", "squares")
-            worker = exits.enter_context(
-                a_worker(programs, machine, prefect, {"NOTES_URL": f"{redis.url}/2"})
+        note = {"NOTES_URL": f"{redis.url}/2"}
+        with ThreadPoolExecutor() as threads:
+            starting_far = threads.submit(
+                exits.enter_context,
+                another_api(programs, root, cluster.url("prefect"), redis.url),
             )
-            found.workers[machine.name] = worker
-        yield found
+            make_blocks(near.url, s3)
+            port = deploy(programs, office, near)
+            starting_web = threads.submit(
+                exits.enter_context, web_server(programs, office, near, port)
+            )
+            starting_second = threads.submit(
+                exits.enter_context, a_worker(programs, second, near, note)
+            )
+            far = starting_far.result()
+            workers = {
+                "first": exits.enter_context(a_worker(programs, first, far, note)),
+                "second": starting_second.result(),
+            }
+            web = starting_web.result()
+        prefect = PrefectServers([near, far], servers.services)
+        yield Site(prefect, web, notes, s3, [office, first, second], workers)
+
+
+def another_api(
+    programs: Programs, root: Path, database_url: str, redis_url: str
+) -> contextlib.AbstractContextManager[PrefectServer]:
+    """One more process of the Prefect API."""
+    folder = root / "prefect-far"
+    folder.mkdir()
+    variables = {**shared_through(redis_url), **SERVER_VARIABLES}
+    return prefect_server(
+        programs, folder, database_url, variables=variables, options=["--no-services"]
+    )
 
 
 def make_machine(directory: Path) -> Machine:
@@ -171,18 +206,25 @@ def make_blocks(api_url: str, storage: ObjectStorage) -> None:
             block.save(name)
 
 
-@contextlib.contextmanager
-def web_server(
-    programs: Programs, office: Machine, prefect: PrefectServer
-) -> Iterator[httpx.Client]:
-    """Deploy the processes and serve them, where all code is installed."""
+def deploy(programs: Programs, office: Machine, prefect: PrefectServer) -> int:
+    """Deploy the processes, where all code is installed; the port that they are to be served at."""
     office.install(*MODULES)
     port = free_port()
-    config = office.directory / "pygeoapi-config.yml"
-    config.write_text(yaml.safe_dump(configuration(port)))
+    office.configuration.write_text(yaml.safe_dump(configuration(port)))
+    command = office.command(
+        "pygeoapi_prefect.cli", "deploy", "--config", str(office.configuration)
+    )
+    programs.call("deploy", command, {**office.environment, "PREFECT_API_URL": prefect.url})
+    return port
+
+
+@contextlib.contextmanager
+def web_server(
+    programs: Programs, office: Machine, prefect: PrefectServer, port: int
+) -> Iterator[httpx.Client]:
+    """Serve the processes that are deployed."""
     environment = {**office.environment, "PREFECT_API_URL": prefect.url}
-    command = office.command("pygeoapi_prefect.cli", "deploy", "--config", str(config))
-    programs.call("deploy", command, environment)
+    config = office.configuration
     command = office.command("pygeoapi_prefect.cli", "serve", "--config", str(config))
     command += ["--host", "127.0.0.1", "--port", str(port)]
     limits = httpx.Limits(max_connections=None)

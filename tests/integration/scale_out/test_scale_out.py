@@ -173,10 +173,7 @@ def test_tasks_of_a_job_run_in_a_cluster_of_dask(site: Site) -> None:
     assert answer.json() == {"squares": [4, 9, 16], "elsewhere": True}
 
 
-@pytest.mark.flaky(reruns=0)
 class TestTwoHundredJobs:
-    """Nothing in here is tried again: what happened once has happened."""
-
     def test_none_starts_twice_and_each_that_was_not_dismissed_starts(
         self, site: Site, outcome: Outcome
     ) -> None:
