@@ -32,13 +32,11 @@ class PygeoapiVariables(BaseVariables):
         """The form of a work pool, in few words.
 
         The Prefect server checks it, and each of its defaults by it, whenever a run is created:
-        a third of what that call computes. Labels and names are for containers.
+        a third of what that call computes.
         """
         schema = super().model_json_schema(*args, **kwargs)
         schema["properties"] = {
-            name: _plain(described)
-            for name, described in schema["properties"].items()
-            if name not in ("name", "labels")
+            name: _plain(described) for name, described in schema["properties"].items()
         }
         return schema
 
