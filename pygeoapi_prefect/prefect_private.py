@@ -204,7 +204,10 @@ def answer_first_read(
 
     def read_flow_run(flow_run_id: UUID) -> FlowRun:
         run = take_own_run(flow_run_id)
-        if run is None or run.state is None or not run.state.is_running() or run.run_count > 0:
+        if run is None or run.state is None or not run.state.is_running():
+            return plain_read(flow_run_id)
+        # Prefect's list of what may start leaves out the names of pool and queue
+        if run.run_count > 0 or run.work_pool_name is None:
             return plain_read(flow_run_id)
         changes = {
             "state_id": run.state.id,

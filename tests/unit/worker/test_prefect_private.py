@@ -9,8 +9,8 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
-from uuid import uuid4
+from typing import Any, cast, get_args
+from uuid import UUID, uuid4
 
 import pytest
 from prefect import flow, flow_engine
@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Abort, Pause
 from prefect.logging.loggers import flow_run_logger
 from prefect.runner._hook_runner import HookRunner
+from prefect.states import Pending, Running
 from prefect.utilities.engine import capture_sigterm
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
 
@@ -150,6 +151,42 @@ def test_the_engine_reads_a_run_again_after_it_has_set_it_running() -> None:
     # the copy that the engine was given has the accepted state
     assert re.search(r"self\.flow_run\.state = state\b", keep)
     assert parameters_of(SyncPrefectClient.read_flow_run) == ["self", "flow_run_id"]
+
+
+class Client:
+    """Answers each read of a run with one that says so."""
+
+    def read_flow_run(self, flow_run_id: UUID) -> FlowRun:
+        return FlowRun(id=flow_run_id, flow_id=uuid4(), name="of the server")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "of the claim"),
+        ({"run_count": 1}, "of the server"),
+        ({"work_pool_name": None}, "of the server"),
+        ({"state": Pending()}, "of the server"),
+    ],
+    ids=["first attempt", "later attempt", "incomplete", "not running"],
+)
+def test_the_first_read_of_a_run_is_answered_where_that_can_be_known(
+    changes: dict[str, Any], expected: str
+) -> None:
+    claimed = FlowRun(
+        flow_id=uuid4(), name="of the claim", state=Running(), work_pool_name="pool"
+    ).model_copy(update=changes)
+    own_runs = {claimed.id: claimed}
+    client = cast("SyncPrefectClient", Client())
+    prefect_private.answer_first_read(client, lambda run_id: own_runs.pop(run_id, None))
+
+    first, second, other = map(client.read_flow_run, (claimed.id, claimed.id, uuid4()))
+
+    assert [first.name, second.name, other.name] == [expected, "of the server", "of the server"]
+    if expected == "of the claim":
+        assert first.run_count == 1
+        assert claimed.state is not None
+        assert (first.state_id, first.start_time) == (claimed.state.id, claimed.state.timestamp)
 
 
 def test_the_default_result_storage_is_read_through_the_client() -> None:
