@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from xdist.remote import Producer
 
 from benchmarks.stand.ports import free_port
 from tests import scheduling
@@ -212,9 +213,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config) -> scheduling.UnitScheduling | None:
+def pytest_xdist_make_scheduler(
+    config: pytest.Config, log: Producer
+) -> scheduling.UnitScheduling | None:
     """Give files that share what takes long to start to one process."""
-    return scheduling.UnitScheduling(config) if config.getoption("dist") == "loadfile" else None
+    if config.getoption("dist") != "loadfile":
+        return None
+    return scheduling.UnitScheduling(config, log)
 
 
 _EXIT_STATUS = pytest.StashKey[int]()
