@@ -165,7 +165,7 @@ def faulty_way(s3: "ObjectStorage") -> Iterator["FaultyWay"]:
 # those of Prefect and fsspec that last as long as the process, and what a session shares
 _LASTING_THREADS = re.compile(
     r"GlobalEventLoopThread|RunSyncEventLoopThread|AnyIO worker thread|asyncio_\d+|fsspecIO"
-    r"|Thread-\d+ \((_server_entry|_accept|_copy)\)"
+    r"|Thread-\d+ \((_server_entry|process_request_thread|_accept|_copy)\)"
 )
 _THREAD_END_SECONDS = 10.0
 

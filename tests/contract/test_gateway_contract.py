@@ -866,13 +866,16 @@ def test_a_job_that_has_ended_is_not_marked_failed(bench: Bench, process_id: str
 
 
 @pytest.fixture(params=["in-memory", "prefect"])
-def unreachable(request: pytest.FixtureRequest) -> PrefectGateway:
+def unreachable(request: pytest.FixtureRequest) -> Iterator[PrefectGateway]:
     if request.param == "in-memory":
         fake = InMemoryGateway()
         fake.unavailable = True
-        return fake
+        yield fake
+        return
     request.getfixturevalue("refusing_prefect_api")
-    return ApiGateway()
+    gateway = ApiGateway()
+    yield gateway
+    gateway.close()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import gc
 import importlib
 import sys
+import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,8 @@ from pygeoapi_prefect import storage
 from pygeoapi_prefect.manager import PrefectManager
 from pygeoapi_prefect.testing import InMemoryGateway
 from pygeoapi_prefect.webserver import point_pygeoapi_at, read_configuration
+
+JOB_END_SECONDS = 10.0
 
 MakeManager = Callable[..., PrefectManager]
 
@@ -70,6 +73,10 @@ def make_manager(gateway: InMemoryGateway) -> Iterator[MakeManager]:
         return manager
 
     yield make
+    for thread in threading.enumerate():
+        # who closes a manager leaves the jobs alone that it still runs, and the watch over them
+        if thread.name.startswith("pygeoapi_job_"):
+            thread.join(JOB_END_SECONDS)
     for manager in managers:
         manager.close()
 
