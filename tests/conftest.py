@@ -165,6 +165,8 @@ def faulty_way(s3: "ObjectStorage") -> Iterator["FaultyWay"]:
 # those of Prefect and fsspec that last as long as the process, and what a session shares
 _LASTING_THREADS = re.compile(
     r"GlobalEventLoopThread|RunSyncEventLoopThread|AnyIO worker thread|asyncio_\d+|fsspecIO"
+    # ends by itself, when there has been nothing to tell for a while
+    r"|progress"
     r"|Thread-\d+ \((_server_entry|process_request_thread|_accept|_copy)\)"
 )
 _THREAD_END_SECONDS = 10.0

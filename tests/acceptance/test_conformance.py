@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .conftest import Service, eventually
+from .conftest import DEADLINE_SECONDS, Service, eventually
 from .ogc import EXCEPTIONS, RESULTS_RELATION, violations
 
 TEXT = "teststring"
@@ -229,7 +229,7 @@ def test_job_creation_op(service: Service) -> None:
 
     assert response.status == 201
     # ... and without an Accept field
-    status = httpx.get(str(response.headers["location"]))
+    status = httpx.get(str(response.headers["location"]), timeout=DEADLINE_SECONDS)
     assert violations(status.json(), "statusInfo") == []
 
 
@@ -359,7 +359,7 @@ def results_of(service: Service, **request: Any) -> httpx.Response:
     job = service.submit("echo", INPUTS, **request)
     status = service.ended(job)
     (url,) = [link["href"] for link in status["links"] if link["rel"] == RESULTS_RELATION]
-    return httpx.get(url)
+    return httpx.get(url, timeout=DEADLINE_SECONDS)
 
 
 def test_job_results_async_document(service: Service) -> None:
@@ -376,7 +376,7 @@ def test_job_results_async_raw_mixed_multi(service: Service) -> None:
     parts = parts_of(results_of(service, outputs=outputs))
 
     assert parts["document"].get_content().strip() == TEXT
-    assert httpx.get(parts["message"]["Content-Location"]).text == TEXT
+    assert httpx.get(parts["message"]["Content-Location"], timeout=DEADLINE_SECONDS).text == TEXT
 
 
 def test_job_results_async_raw_ref(service: Service) -> None:
@@ -384,7 +384,7 @@ def test_job_results_async_raw_ref(service: Service) -> None:
 
     assert response.status_code == 204
     (link,) = response.links.values()
-    assert httpx.get(link["url"]).text == TEXT
+    assert httpx.get(link["url"], timeout=DEADLINE_SECONDS).text == TEXT
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ def test_job_results_async_raw_value_one(service: Service) -> None:
         links = service.client.get(job).json()["links"]
         return next((link["href"] for link in links if link["rel"] == RESULTS_RELATION), None)
 
-    assert httpx.get(eventually(look)).text == TEXT
+    assert httpx.get(eventually(look), timeout=DEADLINE_SECONDS).text == TEXT
 
 
 def test_job_results_sync(by_default: httpx.Response) -> None:
@@ -437,7 +437,7 @@ def test_job_results_sync(by_default: httpx.Response) -> None:
 
 def test_job_success(service: Service, job: str) -> None:
     # as the suite does, without an Accept field
-    status = httpx.get(f"{service.url}{job}").json()
+    status = httpx.get(f"{service.url}{job}", timeout=DEADLINE_SECONDS).json()
 
     assert violations(status, "statusInfo") == []
     relations = {link["rel"] for link in status["links"]}

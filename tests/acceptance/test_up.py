@@ -23,6 +23,7 @@ pytestmark = pytest.mark.timeout(900)
 REPOSITORY = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).parent / "pygeoapi-prefect"
 DEADLINE_SECONDS = 270.0
+REQUEST_SECONDS = 60.0
 LAST_LINE = "Ctrl-C stops everything."
 
 
@@ -192,23 +193,33 @@ def test_all_processes_of_the_configuration_are_deployed(second: Up) -> None:
 def test_all_printed_addresses_answer(second: Up, ports: tuple[int, int]) -> None:
     assert list(second.addresses) == ["API", "Processes", "Jobs", "Prefect UI"]
     for url in second.addresses.values():
-        response = httpx.get(url, headers={"Accept": "text/html"}, follow_redirects=True)
+        response = httpx.get(
+            url, headers={"Accept": "text/html"}, follow_redirects=True, timeout=REQUEST_SECONDS
+        )
         assert response.status_code == 200, url
         assert "<html" in response.text, url
 
 
 def test_the_next_up_finds_the_jobs_of_the_first(second: Up) -> None:
-    (job,) = httpx.get(second.addresses["Jobs"], params={"f": "json"}).json()["jobs"]
+    (job,) = httpx.get(
+        second.addresses["Jobs"], params={"f": "json"}, timeout=REQUEST_SECONDS
+    ).json()["jobs"]
     assert (job["processID"], job["status"]) == ("hello-world", "successful")
-    results = httpx.get(f"{second.addresses['Jobs']}/{job['jobID']}/results", params={"f": "json"})
+    results = httpx.get(
+        f"{second.addresses['Jobs']}/{job['jobID']}/results",
+        params={"f": "json"},
+        timeout=REQUEST_SECONDS,
+    )
     assert results.json() == {"id": "echo", "value": "Hello World! An optional message."}
 
 
 def test_the_prefect_ui_shows_the_job(second: Up) -> None:
-    (job,) = httpx.get(second.addresses["Jobs"], params={"f": "json"}).json()["jobs"]
+    (job,) = httpx.get(
+        second.addresses["Jobs"], params={"f": "json"}, timeout=REQUEST_SECONDS
+    ).json()["jobs"]
     query = {"flow_runs": {"name": {"any_": [f"pygeoapi_job_{job['jobID']}"]}}}
     api = f"{second.addresses['Prefect UI']}/api"
-    (run,) = httpx.post(f"{api}/flow_runs/filter", json=query).json()
+    (run,) = httpx.post(f"{api}/flow_runs/filter", json=query, timeout=REQUEST_SECONDS).json()
     assert run["state_type"] == "COMPLETED"
 
 
@@ -243,10 +254,15 @@ def test_files_are_in_one_directory_and_none_in_the_users_home(second: Up) -> No
 def test_no_process_outlives_one_that_is_killed(second: Up) -> None:
     url = f"{second.addresses['Processes']}/echo/execution"
     body = {"inputs": {"message": "still there?", "pause": 60}}
-    accepted = httpx.post(url, json=body, headers={"Prefer": "respond-async"})
+    accepted = httpx.post(
+        url, json=body, headers={"Prefer": "respond-async"}, timeout=REQUEST_SECONDS
+    )
     assert accepted.status_code == 201, accepted.text
     location = accepted.headers["Location"]
-    eventually(lambda: httpx.get(location).json()["status"] == "running" or None, "job running")
+    eventually(
+        lambda: httpx.get(location, timeout=REQUEST_SECONDS).json()["status"] == "running" or None,
+        "job running",
+    )
     assert len(second.left_behind()) >= 3
 
     assert second.stop(signal.SIGKILL) == -signal.SIGKILL

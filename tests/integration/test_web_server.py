@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -51,12 +52,11 @@ class WebServer:
     process: subprocess.Popen[bytes]
     log: Path
 
+    def request(self, method: str, path: str, **content: Any) -> httpx.Response:
+        return httpx.request(method, f"{self.url}{path}", timeout=DEADLINE_SECONDS, **content)
+
     def execute(self, process_id: str, inputs: dict[str, object]) -> httpx.Response:
-        return httpx.post(
-            f"{self.url}/processes/{process_id}/execution",
-            json={"inputs": inputs},
-            timeout=DEADLINE_SECONDS,
-        )
+        return self.request("POST", f"/processes/{process_id}/execution", json={"inputs": inputs})
 
 
 @pytest.fixture(scope="module", params=["flask", "starlette"])
@@ -102,7 +102,7 @@ def _wait_for(server: WebServer) -> None:
     give_up_at = time.monotonic() + DEADLINE_SECONDS
     while server.process.poll() is None and time.monotonic() < give_up_at:
         try:
-            if httpx.get(f"{server.url}/conformance").is_success:
+            if server.request("GET", "/conformance").is_success:
                 return
         except httpx.TransportError:
             time.sleep(0.1)
@@ -110,7 +110,7 @@ def _wait_for(server: WebServer) -> None:
 
 
 def test_the_openapi_document_is_generated_and_served(web_server: WebServer) -> None:
-    document = httpx.get(f"{web_server.url}/openapi", params={"f": "json"}).json()
+    document = web_server.request("GET", "/openapi", params={"f": "json"}).json()
     assert "/processes/meeting/execution" in document["paths"]
 
 
@@ -121,20 +121,20 @@ def test_a_large_request_and_a_large_answer_pass(web_server: WebServer) -> None:
 
 
 def test_pages_of_other_sites_may_execute_processes(web_server: WebServer) -> None:
-    url = f"{web_server.url}/processes/hello-world/execution"
+    path = "/processes/hello-world/execution"
     origin = {"Origin": "https://elsewhere.example"}
     asked = {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "content-type, prefer",
     }
 
-    preflight = httpx.options(url, headers=origin | asked)
+    preflight = web_server.request("OPTIONS", path, headers=origin | asked)
 
     assert preflight.status_code == 200
     assert preflight.headers["Access-Control-Allow-Origin"] in ("*", origin["Origin"])
     allowed = preflight.headers["Access-Control-Allow-Headers"].lower()
     assert {name.strip() for name in allowed.split(",")} >= {"content-type", "prefer"}
-    answer = httpx.post(url, headers=origin, json={"inputs": {"name": "Ada"}})
+    answer = web_server.request("POST", path, headers=origin, json={"inputs": {"name": "Ada"}})
     assert answer.status_code == 200
     assert answer.headers["Access-Control-Allow-Origin"] in ("*", origin["Origin"])
     # where the job is, and which preferences were met
@@ -142,7 +142,7 @@ def test_pages_of_other_sites_may_execute_processes(web_server: WebServer) -> No
 
 
 def test_each_address_tells_its_methods(web_server: WebServer) -> None:
-    answer = httpx.options(f"{web_server.url}/jobs/1")
+    answer = web_server.request("OPTIONS", "/jobs/1")
     assert answer.status_code == 200
     assert {"GET", "HEAD", "DELETE"} <= set(answer.headers["Allow"].split(", "))
 
@@ -156,8 +156,8 @@ def test_many_requests_are_worked_on_at_once(web_server: WebServer) -> None:
 
 
 def test_nothing_is_warned_of_when_nothing_is_wrong(web_server: WebServer) -> None:
-    httpx.get(f"{web_server.url}/jobs", params={"f": "json"}).raise_for_status()
-    httpx.get(f"{web_server.url}/processes/hello-world", params={"f": "json"}).raise_for_status()
+    for path in ("/jobs", "/processes/hello-world"):
+        web_server.request("GET", path, params={"f": "json"}).raise_for_status()
     log = web_server.log.read_text()
     assert "WARNING" not in log
     assert "ERROR" not in log
