@@ -208,11 +208,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Where there is a Prefect server, Prefect's clients leave connections to the garbage collector.
     """
-    scheduling.check_units(items)
     items.sort(key=scheduling.rank)
     for item in items:
         if item.path.relative_to(_TESTS).parts[0] != "unit":
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have nothing started in both processes that one of them could use alone."""
+    scheduling.check_unit(item)
 
 
 def pytest_xdist_make_scheduler(

@@ -61,16 +61,10 @@ class UnitScheduling(LoadFileScheduling):
         return unit_of(nodeid)
 
 
-def check_units(items: list[pytest.Item]) -> None:
-    """Raise `UsageError` for a file that shares something and is not named above."""
-    for item in items:
-        for fixture, folder in _FOLDERS.items():
-            file = item.nodeid.partition("::")[0]
-            if (
-                fixture in getattr(item, "fixturenames", ())
-                and file.rpartition("/")[0] == folder
-                and _TOGETHER.get(file) != fixture
-            ):
-                raise pytest.UsageError(
-                    f"{file} shares {fixture!r}: name it in tests/scheduling.py"
-                )
+def check_unit(item: pytest.Item) -> None:
+    """Fail a test whose file shares something, and is not named above."""
+    file = item.nodeid.partition("::")[0]
+    for fixture, folder in _FOLDERS.items():
+        is_shared = file.rpartition("/")[0] == folder and fixture in item.fixturenames  # type: ignore[attr-defined]
+        if is_shared and _TOGETHER.get(file) != fixture:
+            pytest.fail(f"{file} shares {fixture!r}: name it in tests/scheduling.py")
