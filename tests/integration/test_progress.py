@@ -22,6 +22,14 @@ from pygeoapi_prefect.schemas import JobStatus
 DEADLINE_SECONDS = 20.0
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _impatient_reporter() -> Iterator[None]:
+    """The thread that reports waits for more only as long as tests do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pygeoapi_prefect.progress.IDLE_SECONDS", 1.0)
+        yield
+
+
 @pytest.fixture
 def gateway(prefect_server: str) -> Iterator[ApiGateway]:
     with temporary_settings({PREFECT_API_URL: prefect_server}):
