@@ -442,7 +442,9 @@ class PrefectManager(BaseManager):
 
     def close(self) -> None:
         """End what goes on beside requests, and the connections; the next request begins anew."""
-        for loop in (self._deliveries, self._orphan_looks, self._removals):
+        loops = (self._deliveries, self._orphan_looks, self._removals)
+        # a first call of the Prefect API that is under way in one of them starts them all again
+        for loop in (*loops, *loops):
             loop.stop()
         self._web_runs.close()
         for gateway in (self.gateway, self._discovery_gateway):

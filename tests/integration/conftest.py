@@ -219,16 +219,7 @@ class Site:
 
     def close_managers(self) -> None:
         while self._managers:
-            close(self._managers.pop())
-
-
-def close(manager: PrefectManager) -> None:
-    """Close a manager, even one whose first call of the Prefect API is still under way.
-
-    That call begins what goes on beside requests, also after it was ended once.
-    """
-    for _ in range(2):
-        manager.close()
+            self._managers.pop().close()
 
 
 class Jobs:
@@ -654,6 +645,6 @@ def http(web: Site, config_path: Path, request: pytest.FixtureRequest) -> Iterat
         application = importlib.import_module(names[1])
         api = sys.modules[names[0]].api_
         yield _APPLICATIONS[request.param](application)
-        close(api.manager)
+        api.manager.close()
         for name in names:
             sys.modules.pop(name, None)
