@@ -91,12 +91,16 @@ def up(config: Path, host: str, port: int, prefect_port: int, workers: int) -> N
     is_up = False
     try:
         with Stack(StackOptions(config, host, port, prefect_port, workers)) as stack:
-            for step in stack.steps:
-                _run_step(console, step)
-            _print_addresses(console, stack)
-            is_up = True
-            for line in stack.watch():
-                console.print(line, style="yellow", markup=False)
+            try:
+                for step in stack.steps:
+                    _run_step(console, step)
+                _print_addresses(console, stack)
+                is_up = True
+                for line in stack.watch():
+                    console.print(line, style="yellow", markup=False)
+            except StopRequested:
+                console.print("Stopping: running jobs have some seconds to end …")
+                raise
     except StopRequested as stop:
         console.print(f"Stopped ({stop}).")
         # asked to stop what runs, it did; what never came up, failed

@@ -248,7 +248,7 @@ class _JobCall:
         outputs = store_outputs(self.storage, self.job_id, declared_outputs, returned, wishes)
         missing = wishes.missing(outputs)
         if missing and (run := FlowRunContext.get()) is not None:
-            get_run_logger(run).warning(
+            get_run_logger(run).info(
                 "Outputs that the process declares were not produced: %s", ", ".join(missing)
             )
         if not _is_deployed():

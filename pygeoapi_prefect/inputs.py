@@ -17,6 +17,8 @@ from pygeoapi_prefect.schemas import (
     kind_of_input,
 )
 
+_TEXT_BEGINS = ("{", "[", "<")
+
 
 def input_bytes(value: Any) -> bytes:
     """Return the content of one input as bytes, whichever way the client sent it.
@@ -24,7 +26,7 @@ def input_bytes(value: Any) -> bytes:
     - A link: what it refers to. A job has fetched it already, and checked what it got;
       elsewhere it is fetched now, under `references.current_policy`.
     - Text that a format says is text (a media type ``text/...``, JSON or XML, and no
-      base64 encoding): the text as UTF-8.
+      base64 encoding), or that begins as JSON or XML do, and base64 never: the text as UTF-8.
     - Any other text: decoded from base64, as the standard wants binary inputs inline.
     - Objects, arrays, numbers, booleans and null: their JSON.
 
@@ -40,7 +42,8 @@ def input_bytes(value: Any) -> bytes:
         return value
     if not isinstance(value, str):
         return to_json(value)
-    if encoding != "base64" and media_type is not None and is_textual(media_type):
+    is_said_to_be_text = media_type is not None and is_textual(media_type)
+    if encoding != "base64" and (is_said_to_be_text or value.lstrip().startswith(_TEXT_BEGINS)):
         return value.encode()
     return decoded_base64(value)
 

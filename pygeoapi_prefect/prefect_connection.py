@@ -36,10 +36,10 @@ CONNECT_TIMEOUT_SECONDS: Final = 5.0
 RETRY_PAUSES_SECONDS: Final = (0.1, 0.5, 2.0)
 """Between calls that are made again. Prefect's own retries would take over a minute, for
 each of the requests that then wait for a server that is down."""
-BUSY_PAUSES_SECONDS: Final = (0.05, 0.1, 0.2, *[0.3] * 65)
+BUSY_PAUSES_SECONDS: Final = (0.03,) * 650
 """Between calls of a Prefect API that answers, but is busy: 20 s in all. Where many write to
-SQLite at once, four of five calls may find it locked, and no job should be turned away. Who
-waited longer and longer would never have luck."""
+SQLite at once, most calls may find it locked, and no job should be turned away. Pauses are
+short, since others wait for their turn meanwhile: of those who create runs, one asks at a time."""
 BUSY_SECONDS: Final = 5.0
 """How long it is taken to be busy."""
 TURN_SECONDS: Final = 15.0

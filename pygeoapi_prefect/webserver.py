@@ -226,6 +226,8 @@ def serve_flask(host: str, port: int, threads: int) -> None:
     """
     application = importlib.import_module(FLASK_MODULE).APP
     _end_well_on_signals()
+    # one line for each request that waits for a thread
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     waitress.serve(
         application,
         host=host,

@@ -35,7 +35,15 @@ class TrackLengthProcessor(BasePrefectProcessor):
             "version": "1.0.0",
             "title": "Length of a track",
             "description": "Measures a line along the surface of the earth.",
-            "inputs": {"track": {"schema": {"type": "object", "format": "geojson-geometry"}}},
+            "inputs": {
+                "track": {
+                    "schema": {
+                        "type": "object",
+                        "format": "geojson-geometry",
+                        "properties": {"type": {"enum": ["LineString"]}},
+                    }
+                }
+            },
             "outputs": {
                 "length": {"title": "Length in metres", "schema": {"type": "integer"}},
                 "summary": {"title": "Length in words", "schema": {"type": "string"}},

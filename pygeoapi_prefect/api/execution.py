@@ -74,6 +74,8 @@ def parsed_request(body: bytes) -> dict[str, Any]:
         # unlike `json`, it refuses NaN, lone surrogates and what is nested too deep
         request = from_json(body, allow_inf_nan=False)
     except ValueError as error:
+        if "recursion limit" in str(error):
+            raise InvalidRequest("the body is nested too deeply") from error
         raise InvalidRequest(f"the body is no JSON: {error}") from error
     if not isinstance(request, dict):
         raise InvalidRequest("the body must be a JSON object")

@@ -31,6 +31,8 @@ BYTES: list[tuple[Any, bytes]] = [
     ({"value": "äbc", "mediaType": "text/csv; charset=utf-8"}, "äbc".encode()),
     ({"value": "<a/>", "mediaType": "application/gml+xml"}, b"<a/>"),
     ({"value": JSON_TEXT, "mediaType": "application/json"}, JSON_TEXT.encode()),
+    (JSON_TEXT, JSON_TEXT.encode()),
+    (" <a/>", b" <a/>"),
     ({"a": [1, None]}, b'{"a":[1,null]}'),
     ({"value": {"a": [1, None]}}, b'{"a":[1,null]}'),
     ([1, None], b"[1,null]"),

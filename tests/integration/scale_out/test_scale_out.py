@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import httpx
+import psutil
 import pytest
 
 from tests.integration.scale_out.conftest import BUCKET, WORKER_PROCESSES, Site
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.timeout(1200)
 ENDS = {"successful", "failed", "dismissed"}
 DEADLINE_SECONDS = 600.0
 POLL_SECONDS = 0.1
+ENDED_SECONDS = 20.0
 CLIENTS = 12
 
 COUNTS = {
@@ -146,7 +148,11 @@ def outcome(site: Site) -> Outcome:
             clients.run(job)
         rest = [threads.submit(clients.run, job) for job in jobs[half:]]
         eventually(lambda: any("second" in site.starts(job.label) for job in held))
+        processes = site.workers["second"].children(recursive=True)
         site.workers["second"].kill()
+        # what it ran could still end well, with what it waits for
+        _, left = psutil.wait_procs(processes, timeout=ENDED_SECONDS)
+        assert left == []
         site.notes.set(RELEASE, 1)
         for future in rest:
             future.result()
