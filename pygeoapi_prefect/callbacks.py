@@ -26,7 +26,7 @@ from pygeoapi_prefect.background import BackgroundLoop
 from pygeoapi_prefect.errors import InvalidRequest, JobNotFound, PygeoapiPrefectError
 from pygeoapi_prefect.gateway import PrefectGateway
 from pygeoapi_prefect.jobs import Job, status_document
-from pygeoapi_prefect.media_types import PROBLEM_MEDIA_TYPE
+from pygeoapi_prefect.media_types import JSON_MEDIA_TYPE, PROBLEM_MEDIA_TYPE
 from pygeoapi_prefect.outputs import media_types
 from pygeoapi_prefect.references import ReferencePolicy, check_address, post
 from pygeoapi_prefect.results import HeldContent, Output, shape
@@ -54,7 +54,6 @@ INLINE_MAX_BYTES: Final = 1024**2
 """Larger outputs are sent as references, where there is an address for them."""
 BODY_MAX_BYTES: Final = 16 * 1024**2
 """How much of outputs a callback holds as values; it is in memory as a whole."""
-MEDIA_TYPE: Final = "application/json"
 
 
 class Callback(StrEnum):
@@ -243,7 +242,7 @@ class Courier:
         if noted.attempt_id != attempt.attempt_id:
             return noted  # another process was faster
         try:
-            post(uri, self._body(job, callback), MEDIA_TYPE, self._policy)
+            post(uri, self._body(job, callback), JSON_MEDIA_TYPE, self._policy)
         except PygeoapiPrefectError as error:
             is_given_up = attempt.attempts > len(RETRY_SECONDS)
             logger.log(

@@ -13,12 +13,10 @@ from typing import Final
 from pygeoapi_prefect.background import BackgroundLoop
 from pygeoapi_prefect.config import RetentionConfiguration
 from pygeoapi_prefect.errors import BackendUnavailable, JobNotFound, PygeoapiPrefectError
-from pygeoapi_prefect.gateway import PrefectGateway
+from pygeoapi_prefect.gateway import PAGE_MAX_RUNS, PrefectGateway
 from pygeoapi_prefect.jobs import Job
 
 logger = logging.getLogger(__name__)
-
-PAGE_JOBS: Final = 200
 
 FIRST_SECONDS: Final = 60.0
 """From the start of a server, which is busy then, until it looks for jobs to remove."""
@@ -80,7 +78,7 @@ def expired_jobs(gateway: PrefectGateway, rule: RetentionRule, now: dt.datetime)
 def _expired(
     gateway: PrefectGateway, ended_before: dt.datetime | None, offset: int, seen: set[str]
 ) -> Iterator[Job]:
-    while jobs := gateway.ended(before=ended_before, offset=offset, limit=PAGE_JOBS):
+    while jobs := gateway.ended(before=ended_before, offset=offset, limit=PAGE_MAX_RUNS):
         for job in jobs:
             if job.job_id in seen:
                 offset += 1  # it is still there

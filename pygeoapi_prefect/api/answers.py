@@ -11,6 +11,7 @@ from pygeoapi.util import json_serial
 
 from pygeoapi_prefect.api.pages import render
 from pygeoapi_prefect.api.request import Request
+from pygeoapi_prefect.media_types import JSON_MEDIA_TYPE
 
 Answer = tuple[dict[str, str], int, str | bytes | Iterator[bytes]]
 
@@ -18,7 +19,6 @@ NEGOTIATED_FIELDS: Final = ("Accept", "Accept-Encoding", "Accept-Language", "Pre
 """Of requests: what caches have to look at before they answer with what they have."""
 
 HTML_MEDIA_TYPE: Final = FORMAT_TYPES[F_HTML]
-JSON_MEDIA_TYPE: Final = FORMAT_TYPES[F_JSON]
 
 
 def headers_of(

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic_core import from_json
 from pygeoapi.api import API
 
-from pygeoapi_prefect.api.answers import JSON_MEDIA_TYPE, Answer
+from pygeoapi_prefect.api.answers import Answer
 from pygeoapi_prefect.api.job_pages import results_page
 from pygeoapi_prefect.api.jobs import accepted_answer
 from pygeoapi_prefect.api.problems import error_answer
@@ -14,6 +14,7 @@ from pygeoapi_prefect.api.results import result_answer
 from pygeoapi_prefect.api.service import job_url, manager_of
 from pygeoapi_prefect.errors import InvalidRequest, ResultUnavailable, UnsupportedMediaType
 from pygeoapi_prefect.jobs import Job
+from pygeoapi_prefect.media_types import JSON_MEDIA_TYPE
 from pygeoapi_prefect.schemas import JobStatus, RequestedProcessExecutionMode
 
 _SUBSCRIBER_MEMBERS = ("successUri", "inProgressUri", "failedUri")

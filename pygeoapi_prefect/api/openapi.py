@@ -25,7 +25,6 @@ Json = dict[str, Any]
 
 _SCHEMAS: Final = "#/components/schemas"
 _RESPONSES: Final = "#/components/responses"
-_PARAMETERS: Final = "#/components/parameters"
 _LOG_SCHEMA: Final = "jobLog"
 
 _PROCESS_PATH = re.compile(r"/processes/([^/]+)(/execution)?")

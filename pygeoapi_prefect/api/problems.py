@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from pygeoapi.api import API
 
-from pygeoapi_prefect.api.answers import JSON_MEDIA_TYPE, Answer, json_answer, page_answer
+from pygeoapi_prefect.api.answers import Answer, json_answer, page_answer
 from pygeoapi_prefect.api.request import Request
 from pygeoapi_prefect.errors import InvalidRequest, PygeoapiPrefectError
+from pygeoapi_prefect.media_types import JSON_MEDIA_TYPE
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 10

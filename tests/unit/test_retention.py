@@ -15,9 +15,9 @@ from pygeoapi_prefect.errors import (
     JobNotFound,
     StorageError,
 )
+from pygeoapi_prefect.gateway import PAGE_MAX_RUNS
 from pygeoapi_prefect.jobs import CALLBACK_TAG, Job, run_labels
 from pygeoapi_prefect.retention import (
-    PAGE_JOBS,
     Removal,
     RetentionRule,
     expired_jobs,
@@ -91,7 +91,7 @@ def test_both_criteria_must_be_met_to_stay_and_no_job_is_listed_twice(
 
 
 def test_a_look_removes_nothing_and_finds_what_would_go(gateway: InMemoryGateway) -> None:
-    for number in range(2 * PAGE_JOBS + 1):
+    for number in range(2 * PAGE_MAX_RUNS + 1):
         add(gateway, f"{number}", Completed(), 2)
     found = [job.job_id for job in expired_jobs(gateway, A_DAY, NOW)]
     assert sorted(found) == sorted(gateway.runs)
@@ -100,14 +100,14 @@ def test_a_look_removes_nothing_and_finds_what_would_go(gateway: InMemoryGateway
 
 
 def test_a_job_that_cannot_be_removed_keeps_no_other_from_it(gateway: InMemoryGateway) -> None:
-    for number in range(PAGE_JOBS + 3):
+    for number in range(PAGE_MAX_RUNS + 3):
         add(gateway, f"{number}", Completed(), 2)
-    refused = (f"{PAGE_JOBS}", "5")
+    refused = (f"{PAGE_MAX_RUNS}", "5")
     removals = run(gateway, RetentionRule(dt.timedelta(days=1), max_jobs=0), refused)
     problems = {removal.job.job_id: removal.problem for removal in removals if removal.problem}
     assert problems == dict.fromkeys(refused, "the storage is read-only")
     assert sorted(gateway.runs) == sorted(refused)
-    assert len(removals) == PAGE_JOBS + 3
+    assert len(removals) == PAGE_MAX_RUNS + 3
 
 
 def test_what_was_broken_off_is_taken_up_by_the_next(gateway: InMemoryGateway) -> None:
