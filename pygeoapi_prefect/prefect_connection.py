@@ -40,8 +40,6 @@ BUSY_PAUSES_SECONDS: Final = (0.03,) * 650
 """Between calls of a Prefect API that answers, but is busy: 20 s in all. Where many write to
 SQLite at once, most calls may find it locked, and no job should be turned away. Pauses are
 short, since others wait for their turn meanwhile: of those who create runs, one asks at a time."""
-BUSY_SECONDS: Final = 5.0
-"""How long it is taken to be busy."""
 TURN_SECONDS: Final = 15.0
 """How long a creation waits for others at most, which may get no answer at all."""
 
@@ -76,7 +74,6 @@ class PrefectConnection:
         self._prepared_process: int | None = None
         self._lock = threading.Lock()
         self._connected: tuple[int, SyncPrefectClient] | None = None
-        self._busy_until = 0.0
         self._turn = threading.Lock()
 
     def close(self) -> None:
@@ -114,8 +111,6 @@ class PrefectConnection:
                 with _RETRYING_NOTHING():
                     return call(client)
             except _FOREIGN as error:
-                if isinstance(error, _BusyAnswer) and not error.is_of_a_proxy:
-                    self._busy_until = time.monotonic() + BUSY_SECONDS
                 if not _pause(pauses_seconds.after(error)):
                     problem = _translated(error, missing)
                     if isinstance(problem, BackendUnreachable) and not is_first:
@@ -130,12 +125,11 @@ class PrefectConnection:
         *,
         missing: PygeoapiPrefectError | None = None,
     ) -> Answer:
-        """Create something, as `call` does; one at a time where the API is busy.
+        """Create something, as `call` does; one at a time.
 
-        On SQLite, of those who create runs at once, one succeeds.
+        On SQLite, of those who create runs at once, one succeeds, and the others ask again.
         """
-        is_busy = time.monotonic() < self._busy_until
-        has_turn = is_busy and self._turn.acquire(timeout=TURN_SECONDS)
+        has_turn = self._turn.acquire(timeout=TURN_SECONDS)
         try:
             return self.call(create, missing=missing)
         finally:
