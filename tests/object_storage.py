@@ -106,6 +106,7 @@ class FaultyWay:
     def __init__(self, target: ObjectStorage) -> None:
         self.requests: list[str] = []
         self._target = urlsplit(target.endpoint).netloc
+        self._lock = threading.Lock()
         self._faults: list[Fault] = []
         self._method: str | None = None
         self._for_ever: Fault | None = None
@@ -134,10 +135,12 @@ class FaultyWay:
 
     def fail(self, *faults: Fault, method: str | None = None) -> None:
         """Let the next requests go wrong, one after the other; of one method if it is given."""
-        self._faults, self._method, self._for_ever = [*faults], method, None
+        with self._lock:
+            self._faults, self._method, self._for_ever = [*faults], method, None
 
     def fail_always(self, fault: Fault, method: str | None = None) -> None:
-        self._faults, self._method, self._for_ever = [], method, fault
+        with self._lock:
+            self._faults, self._method, self._for_ever = [], method, fault
 
     def mend(self) -> None:
         self.fail()
@@ -147,9 +150,10 @@ class FaultyWay:
         self._server.server_close()
 
     def _fault(self, method: str) -> Fault | None:
-        if self._method not in (None, method):
-            return None
-        return self._faults.pop(0) if self._faults else self._for_ever
+        with self._lock:
+            if self._method not in (None, method):
+                return None
+            return self._faults.pop(0) if self._faults else self._for_ever
 
     def _handle(self, request: http.server.BaseHTTPRequestHandler) -> None:
         self.requests.append(f"{request.command} {request.path}")

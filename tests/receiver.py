@@ -14,7 +14,7 @@ DEADLINE_SECONDS = 120.0
 
 
 class Receiver:
-    """Answers every POST with `status`, once `let_go` is set.
+    """Answers every POST with the `status` of its arrival, once `let_go` is set.
 
     Attributes:
         received: Path and parsed body of each request, in the order of their arrival.
@@ -67,10 +67,11 @@ def receiving(host: str = "127.0.0.1") -> Iterator[Receiver]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers["Content-Length"]))
+            status = receiver.status  # a test may set another one as soon as it sees this request
             receiver.add(self.path, content)
             receiver.let_go.wait(DEADLINE_SECONDS)
             try:
-                self.send_response(receiver.status)
+                self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
             except ConnectionError:

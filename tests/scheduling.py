@@ -30,7 +30,7 @@ _TOGETHER = {
 _ORDER = (
     *("stack", "site"),
     "tests/integration/scale_out",
-    "tests/integration/worker/test_dying",
+    *("tests/integration/worker/test_dying", "tests/integration/worker/test_cut_off"),
     "tests/containers",
     "tests/integration/worker/test_limits",
     "tests/acceptance/test_docs",

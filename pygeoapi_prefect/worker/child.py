@@ -7,6 +7,7 @@ started as `python -m pygeoapi_prefect.worker.child <fd>`; the work is the same 
 import ctypes
 import fcntl
 import gc
+import io
 import multiprocessing
 import os
 import queue
@@ -79,6 +80,7 @@ def main(connection: Connection, preload: tuple[FlowSource, ...]) -> None:
     """
     # what was imported before the fork stays shared with the other processes
     gc.freeze()
+    _show_lines_at_once()
     _die_with_parent()
     if os.getsid(0) != os.getpid():
         # everything that a job starts stays in this session, so that it can be ended
@@ -101,6 +103,12 @@ def settings_of_jobs() -> AbstractContextManager[object]:
             PREFECT_CLIENT_MAX_RETRIES: max(API_RETRIES, PREFECT_CLIENT_MAX_RETRIES.value()),
         }
     )
+
+
+def _show_lines_at_once() -> None:
+    # what a job prints must not wait for that of a hundred others, nor be lost with the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def _die_with_parent() -> None:
@@ -154,11 +162,9 @@ class _Process:
         prefect_private.remember_default_storage(self._client, DEFAULT_STORAGE_SECONDS)
         while not isinstance(message := self._inbox.get(), Stop):
             self._working.set()
-            if isinstance(message, HookJob):
-                self._send(self._run_hooks(message))
-            else:
-                self._send(self._run(message))
+            ended = self._run_hooks(message) if isinstance(message, HookJob) else self._run(message)
             self._imported.note()
+            self._send(ended)
         prefect_private.drain_background_services(DRAIN_TIMEOUT_SECONDS)
 
     def _send(self, message: FromProcess) -> None:
@@ -228,6 +234,8 @@ class _Process:
         except (Exception, SystemExit) as error:
             run_logger.error("The flow could not be loaded", exc_info=True)
             return 1, f"The flow could not be loaded: {type(error).__name__}"
+        # its code may change while it runs
+        self._imported.note()
         self._connection.send(
             Loaded(
                 cancellation_hooks=bool(flow.on_cancellation_hooks),

@@ -22,6 +22,7 @@ from . import ogc
 
 REPOSITORY = Path(__file__).parents[2]
 DEADLINE_SECONDS = 120.0
+STACK_TIMEOUT_SECONDS = 900
 APPLICATIONS = ("flask", "starlette")
 WORK_POOL = "acceptance"
 # of this machine, like 127.0.0.1, which is refused
@@ -34,6 +35,7 @@ PROCESSORS = {
     "large": "acceptance_processes.large.Large",
     "failing": "acceptance_processes.failing.Failing",
     "showcase": "acceptance_processes.showcase.Showcase",
+    "held": "acceptance_processes.showcase.Held",
     "mosaic": "acceptance_processes.mosaic.MosaicProcessor",
     "zonal-statistics": "pygeoapi_prefect.examples.zonal_statistics.ZonalStatisticsProcessor",
 }
@@ -200,6 +202,13 @@ class Stack:
         return [sys.executable, "-m", "pygeoapi_prefect.cli", *arguments]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the first test with a stack, whichever it is, the time to start it too."""
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(STACK_TIMEOUT_SECONDS))
+
+
 @pytest.fixture(scope="session")
 def stack(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A running stack, started anew for the session."""
@@ -209,6 +218,12 @@ def stack(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A file that is not there yet: the input `until` of the process `held`."""
+    return tmp_path / "gate"
 
 
 @pytest.fixture(scope="module", params=APPLICATIONS)

@@ -332,7 +332,7 @@ def test_job_results_no_such_job(service: Service) -> None:
 
 
 def test_job_results_exception_results_not_ready(service: Service) -> None:
-    job = service.submit("echo", {"message": TEXT, "pause": 5})
+    job = service.submit("echo", {"message": TEXT, "pause": 300})
 
     response = service.client.get(f"{job}/results")
 

@@ -226,13 +226,14 @@ PAGES_WITH_COMMANDS = [
 ]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS)
 def test_commands_print_what_pages_say(page: str, docs_stack: RunningStack) -> None:
     with Shell(docs_stack.folder, docs_stack.ports) as shell:
         follow(page, shell)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_page_about_object_storage_is_right(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
@@ -246,6 +247,7 @@ def test_the_page_about_object_storage_is_right(
         follow("examples/s3/README.md", shell)
 
 
+@pytest.mark.timeout(900)
 def test_up_prints_what_the_readme_says(docs_stack: RunningStack) -> None:
     (block,) = [block for block in blocks("README.md") if block.instruction == "printed by up"]
 

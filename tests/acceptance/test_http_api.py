@@ -1,5 +1,7 @@
 """The HTTP API over real jobs, beyond what the conformance suite asks for."""
 
+import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,26 +20,29 @@ READ_BYTES = {"flask": LARGE_BYTES, "starlette": GIBIBYTE // 2}
 SPARE_BYTES = 96 * 1024**2
 
 
-def test_a_wait_that_runs_out_is_answered_with_the_job_which_goes_on(service: Service) -> None:
-    response = service.execute("echo", {"message": "late", "pause": 3}, prefer="wait=1")
+def test_a_wait_that_runs_out_is_answered_with_the_job_which_goes_on(
+    service: Service, gate: Path
+) -> None:
+    response = service.execute("held", {"name": "late", "until": str(gate)}, prefer="wait=1")
 
     assert response.status_code == 201
     assert response.headers["Preference-Applied"] == "wait=1"
     job = service.path_of(response.headers["Location"])
     assert service.client.get(f"{job}/results").status_code == 404
+    gate.touch()
     assert service.ended(job)["status"] == "successful"
-    # what went in came out: text and number, one part each
+    # what went in came out
     assert b"late" in service.client.get(f"{job}/results").content
 
 
 def test_preferences_stand_on_several_lines(service: Service) -> None:
-    headers = [("Prefer", "respond-async"), ("Prefer", "wait=60")]
+    headers = [("Prefer", "respond-async"), ("Prefer", "wait=100")]
     body = {"inputs": {"message": "soon"}, "outputs": ["message"]}
 
     response = service.client.post("/processes/echo/execution", json=body, headers=headers)
 
     assert (response.status_code, response.text) == (200, "soon")
-    assert response.headers["Preference-Applied"] == "wait=60"
+    assert response.headers["Preference-Applied"] == "wait=100"
 
 
 @pytest.mark.parametrize(("reason", "status"), [("input", 400), ("bug", 500)])
@@ -72,11 +77,19 @@ def test_a_running_job_is_stopped_and_an_ended_one_removed(service: Service) -> 
         assert (response.status_code, response.json()["type"]) == (404, f"{EXCEPTIONS}/no-such-job")
 
 
+def seconds_of(status: dict[str, Any]) -> float:
+    """How long a job ran that has ended."""
+    started, finished = (dt.datetime.fromisoformat(status[at]) for at in ("started", "finished"))
+    return (finished - started).total_seconds()
+
+
 def test_jobs_are_listed_as_the_prefect_server_finds_them(service: Service) -> None:
     long = service.submit("echo", {"message": "", "pause": 2.5})
     short = service.submit("hello-world", {"name": "you"})
-    for job in (long, short):
-        assert service.ended(job)["status"] == "successful"
+    ended = {job: service.ended(job) for job in (long, short)}
+    assert {status["status"] for status in ended.values()} == {"successful"}
+    # on a busy machine, the short one too
+    took_two_seconds = {job for job, status in ended.items() if seconds_of(status) >= 2}
     waiting = service.submit("echo", {"message": "", "pause": 600})
     created = service.client.get(short).json()["created"]
 
@@ -93,7 +106,7 @@ def test_jobs_are_listed_as_the_prefect_server_finds_them(service: Service) -> N
         assert found(datetime=created) == {short}
         assert found(datetime=f"{created}/..") == {short, waiting}
         assert found(datetime=f"../{created}") == {long, short}
-        assert found(minDuration=2, status="successful") == {long}
+        assert found(minDuration=2, status="successful") == took_two_seconds
         assert found(maxDuration=2, status="successful", processID="echo") == set()
         assert found(minDuration=100_000) == set()
     finally:
@@ -101,7 +114,7 @@ def test_jobs_are_listed_as_the_prefect_server_finds_them(service: Service) -> N
 
 
 def test_pages_are_linked(service: Service) -> None:
-    for _ in range(3):
+    for _ in range(5):
         assert service.execute("echo", {"message": ""}).status_code == 200
     seen: list[str] = []
     url = "/jobs?limit=2&status=successful"
@@ -109,7 +122,7 @@ def test_pages_are_linked(service: Service) -> None:
     for _ in range(2):
         page = service.client.get(url).json()
         seen += [job["jobID"] for job in page["jobs"]]
-        assert page["numberMatched"] >= 3
+        assert page["numberMatched"] >= 5
         (url,) = [link["href"] for link in page["links"] if link["rel"] == "next"]
         url = service.path_of(url)
 

@@ -401,6 +401,8 @@ def containers_of(services: Mapping[str, Any], image: Image, folder: Path) -> li
     published = dict(
         item.split("=") for item in os.environ.get("LOCAL_DOCKER_PORTS", "").split(",") if item
     )
+    # nobody listens on those that are published, as yet
+    unpublished = (one for one in iter(free_port, None) if str(one) not in published.values())
     made: list[Container] = []
     for service, specification in services.items():
         number = (specification.get("deploy") or {}).get("replicas", 1)
@@ -412,7 +414,7 @@ def containers_of(services: Mapping[str, Any], image: Image, folder: Path) -> li
             chosen = published.get(str(port)) if replica == 1 else None
             root = folder / f"{service}-{replica}"
             ours = replace(image, elsewhere={"srv": root}) if name not in PORTS_OF_IMAGES else None
-            ports = {port: int(chosen or free_port())} if port else {}
+            ports = {port: int(chosen or next(unpublished))} if port else {}
             made.append(Container(service, replica, specification, folder, ports, {}, ours))
     for index, container in enumerate(made):
         for service in services:

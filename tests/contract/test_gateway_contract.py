@@ -49,7 +49,7 @@ from pygeoapi_prefect.testing import InMemoryGateway
 DEPLOYMENT = "contract-flow/main"
 DECLARED = ["job_id", "execution_request"]
 WEB_PROCESS = "host:1:1.00"
-LONG_SECONDS = 60.0
+LONG_SECONDS = 120.0
 
 
 @flow(name="contract-flow", retries=2, retry_delay_seconds=3)
@@ -571,6 +571,14 @@ def test_nobody_waits_for_a_job_that_is_not_there(gateway: PrefectGateway, proce
         gateway.wait(job, LONG_SECONDS)
 
 
+def is_announced(bench: PrefectBench, states: JobStates, process_id: str) -> bool:
+    """Whether the end of a job is; that of one just after the server was asked need not be."""
+    job = submit(bench.gateway, process_id)
+    with states.end_of(job.flow_run_id) as ended:
+        bench.set_state(job, Cancelled())
+        return ended.wait(1)
+
+
 @pytest.mark.parametrize("end", [partial(Completed, name="Enough"), Failed, Cancelled])
 def test_the_server_announces_the_end_of_a_job(
     prefect_bench: PrefectBench, process_id: str, end: Callable[[], State[Any]]
@@ -578,6 +586,7 @@ def test_the_server_announces_the_end_of_a_job(
     job = submit(prefect_bench.gateway, process_id)
     other = submit(prefect_bench.gateway, process_id)
     states = JobStates()
+    eventually(lambda: is_announced(prefect_bench, states, process_id), True)
 
     with states.end_of(job.flow_run_id) as ended, states.end_of(other.flow_run_id) as other_ended:
         prefect_bench.set_state(job, Running())
@@ -621,9 +630,10 @@ def test_the_server_is_not_asked_for_a_job_that_has_not_ended(
     status: JobStatus,
 ) -> None:
     """How long what is known holds is stretched, so that nothing depends on the machine."""
-    monkeypatch.setattr("pygeoapi_prefect.job_states.LOOK_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr("pygeoapi_prefect.job_states.LOOK_SECONDS", 3600.0)
     monkeypatch.setattr("pygeoapi_prefect.job_states.SETTLE_SECONDS", 0.0)
     gateway = prefect_bench.gateway
+    eventually(lambda: is_announced(prefect_bench, gateway._states, process_id), True)
     asked: list[str] = []
     find_run = gateway._find_run
 

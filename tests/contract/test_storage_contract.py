@@ -261,7 +261,7 @@ def test_a_presigned_url_gives_the_file_to_anybody(storage: ResultStorage, addre
     else:
         assert url is not None
         assert SECRET_KEY not in url
-        fetched = httpx.get(url)
+        fetched = httpx.get(url, timeout=60)
         assert fetched.content == ANY_BYTES
         assert fetched.headers["content-type"] == "image/png"
 

@@ -39,8 +39,8 @@ def storage(
     faulty_way: FaultyWay, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FsspecStorage]:
     """A storage at the end of a faulty way, which is not waited for as long as elsewhere."""
-    retries = {"mode": "standard", "total_max_attempts": 2}
-    monkeypatch.setattr(s3_module, "PATIENCE", {**s3_module.PATIENCE, "retries": retries})
+    patience = {"retries": {"mode": "standard", "total_max_attempts": 2}, "read_timeout": 60}
+    monkeypatch.setattr(s3_module, "PATIENCE", {**s3_module.PATIENCE, **patience})
     monkeypatch.setattr(storage_module, "PART_BYTES", PART_BYTES)
     storage = storage_at(faulty_way.storage.endpoint, bucket)
     yield storage
@@ -199,7 +199,7 @@ def test_no_secret_is_in_an_error_or_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    logging.getLogger("botocore").setLevel(logging.INFO)  # which shows each header
+    caplog.set_level(logging.INFO, logger="botocore")  # which shows each header
     messages = []
     for fault in (Fault.DENIED, Fault.SLOW_DOWN, Fault.RESET):
         faulty_way.fail_always(fault)
@@ -245,11 +245,14 @@ def test_credentials_of_a_block_may_be_of_any_kind(
 LARGE_MIB = 64
 FEW_MIB = 48
 _COPY = f"""
-import resource, sys
+import sys
+from pathlib import Path
 from pygeoapi_prefect.storage import FsspecStorage
 
 def peak_mib():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # not `ru_maxrss`, which begins with that of the process that started this one
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 storage = FsspecStorage(sys.argv[1])
 storage.write("large/before", b"x")

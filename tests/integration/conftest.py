@@ -40,6 +40,7 @@ from prefect.variables import Variable
 from pygeoapi.process.shapely_functions import PROCESS_METADATA as SHAPELY_METADATA
 from pygeoapi.util import RequestedProcessExecutionMode
 
+from benchmarks.stand.ports import free_port
 from pygeoapi_prefect.configuration_file import load_configuration
 from pygeoapi_prefect.deployments import deploy
 from pygeoapi_prefect.jobs import Job, JobFilter
@@ -50,7 +51,7 @@ from tests.conftest import die_with_parent, stop
 
 WORK_POOL = "integration"
 WORKER_LIMIT = 3
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 240.0
 
 PROCESSORS = {
     "hello-world": "HelloWorld",
@@ -111,24 +112,26 @@ class Forwarder:
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
+        self._lock = threading.Lock()
         self._listener: socket.socket | None = None
         self._connections: set[socket.socket] = set()
-        self.port = 0
+        self.port = free_port()
         self.open()
 
     def open(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
-        self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def close(self) -> None:
-        assert self._listener is not None
-        # close() alone does not end an accept() that waits
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for connection in list(self._connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            listener, self._listener = self._listener, None
+            assert listener is not None
+            # close() alone does not end an accept() that waits
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     @contextlib.contextmanager
     def closed(self) -> Iterator[None]:
@@ -149,11 +152,16 @@ class Forwarder:
             except OSError:
                 client.close()
                 continue
+            with self._lock:
+                if self._listener is not listener:  # closed meanwhile
+                    client.close()
+                    server.close()
+                    return
+                self._connections |= {client, server}
             for source, target in ((client, server), (server, client)):
                 threading.Thread(target=self._copy, args=(source, target), daemon=True).start()
 
     def _copy(self, source: socket.socket, target: socket.socket) -> None:
-        self._connections.add(source)
         with source:
             try:
                 while data := source.recv(65536):
@@ -162,7 +170,8 @@ class Forwarder:
             except OSError:
                 return
             finally:
-                self._connections.discard(source)
+                with self._lock:
+                    self._connections.discard(source)
 
 
 @contextlib.contextmanager
@@ -267,6 +276,11 @@ class Jobs:
         of_process = JobFilter(process_ids=frozenset({process_id}))
         (job,) = self.manager.gateway.page(of_process, limit=1).jobs
         return job
+
+    def number_of(self, process_id: str) -> int | None:
+        """How many jobs a process has."""
+        of_process = JobFilter(process_ids=frozenset({process_id}))
+        return self.manager.gateway.page(of_process, limit=0).number_matched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -406,7 +420,7 @@ def _configuration(folder: Path) -> dict[str, Any]:
         "work_pool": WORK_POOL,
         # the layers deploy to one Prefect server, in turn
         "service": "tests",
-        "sync_job_execution_timeout_seconds": 60,
+        "sync_job_execution_timeout_seconds": DEADLINE_SECONDS,
     }
     configuration["resources"] = _processes()
     return configuration

@@ -18,7 +18,7 @@ import pytest
 from pygeoapi.util import RequestedProcessExecutionMode, Subscriber
 
 from pygeoapi_prefect.background import BackgroundLoop
-from pygeoapi_prefect.callbacks import RETRY_SECONDS, Courier
+from pygeoapi_prefect.callbacks import RETRY_SECONDS, Callback, Courier, delivery_of
 from pygeoapi_prefect.errors import JobNotFound
 from pygeoapi_prefect.gateway import ApiGateway
 from pygeoapi_prefect.jobs import Job
@@ -171,7 +171,11 @@ def test_a_subscriber_is_told_of_start_and_results_and_a_slow_one_delays_nobody(
     make_manager: Callable[..., PrefectManager],
     receiver: Receiver,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # nobody but the process of the job tells the subscriber, however long it takes
+    monkeypatch.setattr("pygeoapi_prefect.callbacks.FIRST_ATTEMPT_SECONDS", 3600)
+    monkeypatch.setattr("pygeoapi_prefect.callbacks.RETRY_SECONDS", (3600,))
     (tmp_path / "file").touch()
     receiver.let_go.clear()
     manager = make_manager(gateway)
@@ -193,6 +197,7 @@ def test_the_results_are_sent_where_the_process_was_killed_while_it_sent_them(
 ) -> None:
     process = web_process(request(receiver, tmp_path / "file"))
     job_id = receiver.wait_for("/inProgress")["jobID"]
+    await_job(gateway, job_id, lambda job: delivery_of(job, Callback.IN_PROGRESS).is_settled)
     receiver.let_go.clear()
     (tmp_path / "file").touch()
     receiver.wait_for("/success")

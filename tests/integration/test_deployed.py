@@ -109,7 +109,7 @@ def test_prints_and_logs_reach_prefect(
         logs = prefect_client.read_logs(run_filter, limit=50, offset=0)
         return {"printed merganser", "logged merganser"} <= {log.message for log in logs} or None
 
-    eventually(look, 20)
+    eventually(look)
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,10 @@ def test_state_hooks_are_called(
             path.name.removeprefix(prefix): path.read_text()
             for path in (web.folder / "hooks").glob(f"{prefix}*")
         }
-        return called if hook in called else None
+        return called if called.get(hook) else None
 
     # a worker calls some of them itself, after the job has ended
-    assert eventually(look, 20) == {"running": "Running", hook: state}
+    assert eventually(look) == {"running": "Running", hook: state}
 
 
 def test_tasks_run_in_a_pool_of_threads(jobs: Jobs, deployed: Deployed) -> None:

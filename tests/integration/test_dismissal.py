@@ -14,6 +14,7 @@ from prefect.exceptions import ObjectNotFound
 
 from pygeoapi_prefect.errors import ExecutionError, JobNotFound, JobWasDismissed
 from tests.integration.conftest import (
+    DEADLINE_SECONDS,
     QUEUE_OF_ITS_OWN,
     WORK_POOL,
     HttpClient,
@@ -24,7 +25,7 @@ from tests.integration.conftest import (
 
 FlowRunOf = Callable[[str], FlowRun]
 
-STOP_SECONDS = 5.0
+STOP_SECONDS = 15.0  # of which an idle machine takes one or two
 
 
 def wait_until_alive(folder: Path) -> None:
@@ -38,7 +39,7 @@ def seconds_until_stopped(folder: Path, since: float) -> float:
         last = os.stat(folder / "alive").st_mtime
         return last if time.time() - last > 1.5 else None
 
-    return eventually(look, 30) - since
+    return eventually(look) - since
 
 
 def hooks_called(site: Site, run: FlowRun) -> set[str]:
@@ -51,14 +52,15 @@ def test_a_running_job_of_a_worker_stops(
 ) -> None:
     job_id = jobs.submit("hooked", {"end": "wait", "folder": str(folder)})
     wait_until_alive(folder)
-    assert jobs.manager.get_job(job_id)["status"] == "running"
+    # what was known when it was submitted may hold for a moment
+    eventually(lambda: jobs.manager.get_job(job_id)["status"] == "running" or None)
     dismissed_at = time.time()
     assert jobs.manager.delete_job(job_id)
     assert jobs.manager.get_job(job_id)["status"] == "dismissed"
     assert seconds_until_stopped(folder, dismissed_at) < STOP_SECONDS
     assert jobs.ended(job_id).status == "dismissed"
     run = flow_run_of(job_id)
-    eventually(lambda: "cancellation" in hooks_called(web, run) or None, 20)
+    eventually(lambda: "cancellation" in hooks_called(web, run) or None)
     with pytest.raises(JobWasDismissed):
         jobs.manager.get_job_result(job_id)
 
@@ -75,7 +77,7 @@ def test_a_queued_job_never_runs(
         job_id = jobs.submit("queued", {"folder": str(first), "failures": 0})
         assert jobs.manager.get_job(job_id)["status"] == "accepted"
         assert jobs.manager.delete_job(job_id)
-        assert jobs.ended(job_id, 10).status == "dismissed"
+        assert jobs.ended(job_id).status == "dismissed"
     finally:
         prefect_client.update_work_queue(queue.id, is_paused=False)
     # the queue is in order: what comes later runs later
@@ -96,7 +98,7 @@ def test_a_running_job_of_the_web_process_stops_at_another_request(
         jobs.manager.delete_job(job_id)
         assert seconds_until_stopped(folder, dismissed_at) < STOP_SECONDS
         with pytest.raises(ExecutionError, match="dismissed"):
-            waiting.result(timeout=STOP_SECONDS)
+            waiting.result(timeout=DEADLINE_SECONDS)
     assert jobs.manager.get_job(job_id)["status"] == "dismissed"
     assert hooks_called(web, flow_run_of(job_id)) == {"running", "cancellation"}
 
@@ -113,7 +115,7 @@ def test_a_running_job_of_the_web_process_stops_when_another_process_dismisses_i
         other.delete_job(job_id)
         assert seconds_until_stopped(folder, dismissed_at) < STOP_SECONDS
         with pytest.raises(ExecutionError, match="dismissed"):
-            waiting.result(timeout=STOP_SECONDS)
+            waiting.result(timeout=DEADLINE_SECONDS)
     assert jobs.manager.get_job(job_id)["status"] == "dismissed"
 
 
@@ -126,7 +128,7 @@ def test_a_running_async_job_of_the_web_process_stops(
         job_id = jobs.newest("waiting").job_id
         jobs.manager.delete_job(job_id)
         with pytest.raises(ExecutionError, match="dismissed"):
-            waiting.result(timeout=STOP_SECONDS)
+            waiting.result(timeout=DEADLINE_SECONDS)
     assert jobs.manager.get_job(job_id)["status"] == "dismissed"
     assert (folder / "interrupted").exists()
     assert hooks_called(web, flow_run_of(job_id)) == {"cancellation"}
@@ -158,7 +160,7 @@ def test_both_applications_dismiss(http: HttpClient, jobs: Jobs, folder: Path) -
     answer = http("DELETE", f"/jobs/{job_id}")
     assert (answer.status, answer.json["status"]) == (200, "dismissed")
     assert "application/json" in answer.headers["Content-Type"]
-    thread.join(timeout=STOP_SECONDS)
+    thread.join(timeout=DEADLINE_SECONDS)
     assert not thread.is_alive()
     assert http("GET", f"/jobs/{job_id}?f=json").json["status"] == "dismissed"
     assert http("DELETE", f"/jobs/{job_id}").status == 200

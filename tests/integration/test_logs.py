@@ -13,7 +13,7 @@ from pygeoapi_prefect.gateway import ApiGateway
 from pygeoapi_prefect.jobs import JOB_TAG
 from pygeoapi_prefect.logs import LogLine, LogPosition
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 
 @task

@@ -68,10 +68,10 @@ def test_a_flow_in_a_worker_gets_its_inputs_verbatim(
 
 @pytest.mark.parametrize("kind", [kind for kind in HOSTILE_INPUT if kind != "text"])
 def test_a_flow_that_takes_inputs_from_prefect_gets_no_such_input(jobs: Jobs, kind: str) -> None:
-    before = jobs.manager.get_jobs(limit=1)["numberMatched"]
+    before = jobs.number_of("existing-foreign")
     with pytest.raises(InvalidRequest, match=r"\$ref or __prefect_kind are not allowed"):
         jobs.submit("existing-foreign", {"value": HOSTILE_INPUT[kind]})
-    assert jobs.manager.get_jobs(limit=1)["numberMatched"] == before
+    assert jobs.number_of("existing-foreign") == before
 
 
 def test_the_refusal_is_the_clients_error(http: HttpClient) -> None:

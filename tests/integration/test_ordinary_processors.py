@@ -127,11 +127,11 @@ def test_a_document_holds_the_chosen_outputs_alone(http: HttpClient, jobs: Jobs)
 def test_an_output_that_the_process_does_not_have_is_refused_before_there_is_a_job(
     http: HttpClient, jobs: Jobs
 ) -> None:
-    before = jobs.manager.get_jobs(limit=1)["numberMatched"]
+    before = jobs.number_of("selective")
     answer = execute(http, "selective", {}, outputs={"pictures": {}})
     assert answer.status == 400
     assert "pictures" in answer.json["description"]
-    assert jobs.manager.get_jobs(limit=1)["numberMatched"] == before
+    assert jobs.number_of("selective") == before
 
 
 def test_references_lead_to_the_stored_bytes(http: HttpClient) -> None:

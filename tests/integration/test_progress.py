@@ -19,7 +19,7 @@ from pygeoapi_prefect.jobs import JOB_TAG, Job
 from pygeoapi_prefect.progress import flush_progress
 from pygeoapi_prefect.schemas import JobStatus
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 120.0
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -28,6 +28,12 @@ def _impatient_reporter() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pygeoapi_prefect.progress.IDLE_SECONDS", 1.0)
         yield
+
+
+@pytest.fixture
+def patient_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a job waits for as long as it takes to send what was reported."""
+    monkeypatch.setattr("pygeoapi_prefect.progress.FLUSH_SECONDS", DEADLINE_SECONDS)
 
 
 @pytest.fixture
@@ -146,10 +152,12 @@ def test_many_reports_cost_the_flow_nothing_and_the_last_one_counts(
 
     with tags(JOB_TAG):
         compute()
-    assert seconds[0] < 5
+    # with a call of the API for each, it would be a minute or more
+    assert seconds[0] < 30
     assert seen[0].message == "19999"
 
 
+@pytest.mark.usefixtures("patient_flush")
 def test_a_failed_job_keeps_how_far_it_came(gateway: ApiGateway) -> None:
     run_ids: list[str] = []
 
@@ -181,7 +189,7 @@ def test_tasks_ended_of_tasks_known_stand_in_where_a_flow_reports_nothing(
         for _ in range(3):
             part()
         job = current_job(gateway)
-        give_up_at = time.monotonic() + 30
+        give_up_at = time.monotonic() + DEADLINE_SECONDS
         # Prefect records task runs from events, a little later
         while (tasks := gateway.count_tasks(job)).ended < 3 and time.monotonic() < give_up_at:
             time.sleep(0.05)
@@ -192,6 +200,7 @@ def test_tasks_ended_of_tasks_known_stand_in_where_a_flow_reports_nothing(
     assert seen[0].progress == 99
 
 
+@pytest.mark.usefixtures("patient_flush")
 def test_the_prefect_ui_gets_one_progress_artifact_which_goes_with_the_job(
     gateway: ApiGateway,
 ) -> None:
@@ -228,7 +237,8 @@ def test_a_report_to_a_server_that_is_gone_leaves_the_flow_alone(prefect_server:
             report_progress(50)
             started_at = time.monotonic()
             flush_progress()
-            assert time.monotonic() - started_at < 3
+            # Prefect's client alone would try for a minute
+            assert time.monotonic() - started_at < 30
         return "done"
 
     with temporary_settings({PREFECT_API_URL: prefect_server}), tags(JOB_TAG):

@@ -45,8 +45,8 @@ def flaky_task(inputs: dict[str, Any]) -> str:
 
 
 def work_until_stopped(folder: str) -> None:
-    """Touch a file for as long as nobody stops it, one minute at most."""
-    give_up_at = time.monotonic() + 60
+    """Touch a file for as long as nobody stops it, two minutes at most."""
+    give_up_at = time.monotonic() + 120
     while time.monotonic() < give_up_at:
         Path(folder, "alive").touch()
         time.sleep(0.05)
@@ -67,18 +67,19 @@ def slow_task(inputs: dict[str, Any]) -> None:
     slow_step(inputs["folder"])
 
 
-@task(cache_policy=INPUTS, cache_expiration=dt.timedelta(seconds=5), persist_result=True)
+@task(cache_policy=INPUTS, persist_result=True)
 def draw(seed: str) -> str:
     return f"{seed}: {uuid.uuid4()}"
 
 
 @flow
 def cached(inputs: dict[str, Any]) -> str:
-    return draw(inputs["seed"])
+    expiration = dt.timedelta(seconds=inputs["seconds"])
+    return draw.with_options(cache_expiration=expiration)(inputs["seed"])
 
 
 THREADS = 3
-_meeting = threading.Barrier(THREADS, timeout=30)
+_meeting = threading.Barrier(THREADS, timeout=120)
 
 
 @task
@@ -178,7 +179,7 @@ async def wait_and_square(number: int) -> int:
     return number * number
 
 
-@flow(timeout_seconds=30)
+@flow(timeout_seconds=120)
 async def asynchronous(inputs: dict[str, Any]) -> list[int]:
     return await asyncio.gather(*[wait_and_square(number) for number in inputs["numbers"]])
 
@@ -188,7 +189,7 @@ async def waiting(inputs: dict[str, Any]) -> None:
     """Waits for nothing, in an event loop that has nothing else to do either."""
     Path(inputs["folder"], "alive").touch()
     try:
-        await asyncio.sleep(60)
+        await asyncio.sleep(120)
     finally:
         Path(inputs["folder"], "interrupted").touch()
 
@@ -196,7 +197,7 @@ async def waiting(inputs: dict[str, Any]) -> None:
 @flow
 def patient(inputs: dict[str, Any]) -> str:
     """Goes on when there is a file `go` in the folder; `alive` shows that it waits."""
-    give_up_at = time.monotonic() + 60
+    give_up_at = time.monotonic() + 120
     while not Path(inputs["folder"], "go").exists():
         if time.monotonic() > give_up_at:
             raise TimeoutError("nobody said go")
@@ -209,7 +210,7 @@ FlakyFlow = process_of(flaky_flow, "folder", "failures")
 FlakyTask = process_of(flaky_task, "folder", "failures")
 SlowFlow = process_of(slow_flow, "folder")
 SlowTask = process_of(slow_task, "folder")
-Cached = process_of(cached, "seed")
+Cached = process_of(cached, "seed", "seconds")
 Threaded = process_of(threaded)
 Named = process_of(named, "name")
 Tagged = process_of(tagged)

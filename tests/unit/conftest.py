@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import socket
 import sys
 import threading
 import uuid
@@ -20,7 +21,7 @@ from pygeoapi_prefect.manager import PrefectManager
 from pygeoapi_prefect.testing import InMemoryGateway
 from pygeoapi_prefect.webserver import point_pygeoapi_at, read_configuration
 
-JOB_END_SECONDS = 10.0
+JOB_END_SECONDS = 120.0
 
 MakeManager = Callable[..., PrefectManager]
 
@@ -38,6 +39,14 @@ def _own_blocks() -> Iterator[None]:
     yield
     storage._loaded_block.cache_clear()
     storage._made_block.cache_clear()
+
+
+@pytest.fixture
+def deserted_host() -> Iterator[str]:
+    """Address and port where nobody listens, nor can while the test goes on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from pygeoapi_prefect.background import BackgroundLoop
 from pygeoapi_prefect.errors import BackendUnavailable
 
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 120
 NEVER_SECONDS = 1e6
 NAME = "a loop of these tests"
 

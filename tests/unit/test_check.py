@@ -67,7 +67,7 @@ def test_a_check_that_never_ends_is_a_finding_among_others() -> None:
 
     checks = [
         _Check(_Subject(Topic.RESULTS, "hanging"), hang, seconds=0.5),
-        _Check(_Subject(Topic.WORK_POOL, "fine"), ok, seconds=0.5),
+        _Check(_Subject(Topic.WORK_POOL, "fine"), ok, seconds=120),
     ]
     findings = {finding.name: finding for finding in _findings(checks)}
     never.set()
@@ -97,6 +97,20 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     return write
 
 
+@pytest.fixture
+def _no_name_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no host but this one, and nobody is asked for others, which can take long."""
+    resolve = socket.getaddrinfo
+
+    def resolve_here(host: str, *arguments: Any, **keywords: Any) -> Any:
+        if host.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *arguments, **keywords)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_here)
+
+
+@pytest.mark.usefixtures("_no_name_servers")
 def test_without_prefect_all_else_is_checked(configure: Callable[..., Path]) -> None:
     path = configure(
         {
@@ -197,15 +211,13 @@ def test_a_configuration_that_cannot_be_used_is_an_error(configure: Callable[...
 
 
 def test_a_prefect_api_that_refuses_connections_is_one_finding(
-    configure: Callable[..., Path],
+    configure: Callable[..., Path], deserted_host: str
 ) -> None:
-    with socket.socket() as unheard:
-        unheard.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unheard.getsockname()[1]}/api"
-        with temporary_settings({PREFECT_API_URL: url}):
-            findings = check_configuration(
-                load_configuration(configure({}, result_storage="memory://check"))
-            )
+    url = f"http://{deserted_host}/api"
+    with temporary_settings({PREFECT_API_URL: url}):
+        findings = check_configuration(
+            load_configuration(configure({}, result_storage="memory://check"))
+        )
 
     assert [(one.topic, one.name, one.is_ok) for one in findings] == [
         (Topic.API, url, False),

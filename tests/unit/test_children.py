@@ -20,7 +20,7 @@ from pygeoapi_prefect.children import (
     marked_processes,
 )
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 120.0
 WAITING = "import signal; print('ready', flush=True); signal.pause()"
 DEAF = (
     "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "

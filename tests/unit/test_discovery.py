@@ -16,6 +16,7 @@ from pygeoapi_prefect.jobs import run_tags
 from pygeoapi_prefect.testing import InMemoryGateway
 from tests.unit.conftest import MakeManager
 
+DEADLINE_SECONDS = 120
 TAGS = frozenset({"published"})
 SHORT: Any = {"tags": ["published"], "refresh_seconds": 1e-9}
 LONG: Any = {"tags": ["published"], "refresh_seconds": 1e9}
@@ -239,7 +240,7 @@ class SlowGateway(InMemoryGateway):
     def tagged_deployments(self, tags: Any) -> list[TaggedDeployment]:
         self.calls += 1
         self.asked.release()
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(DEADLINE_SECONDS)
         return super().tagged_deployments(tags)
 
 
@@ -249,15 +250,15 @@ def test_nobody_waits_for_what_another_asks_but_at_the_beginning() -> None:
     discovery = Discovery(DiscoveryConfiguration(tags=TAGS, refresh_seconds=1e-9), gateway)
     with ThreadPoolExecutor() as pool:
         first = [pool.submit(discovery.resources) for _ in range(3)]
-        assert gateway.asked.acquire(timeout=30)
+        assert gateway.asked.acquire(timeout=DEADLINE_SECONDS)
         gateway.go_on.set()
-        assert [[*one.result(30)] for one in first] == [["count.main"]] * 3
+        assert [[*one.result(DEADLINE_SECONDS)] for one in first] == [["count.main"]] * 3
 
         gateway.asked = threading.Semaphore(0)
         gateway.go_on.clear()
         gateway.tagged = []
         asking = pool.submit(discovery.resources)
-        assert gateway.asked.acquire(timeout=30)
+        assert gateway.asked.acquire(timeout=DEADLINE_SECONDS)
         assert [*discovery.resources()] == ["count.main"]
         gateway.go_on.set()
-        assert [*asking.result(30)] == []
+        assert [*asking.result(DEADLINE_SECONDS)] == []

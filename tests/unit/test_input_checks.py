@@ -876,22 +876,22 @@ MEGABYTES_20 = base64.b64encode(bytes(15_000_000)).decode()
     ],
 )
 def test_large_values_are_checked_fast(schema: Any, value: Any, is_valid: bool) -> None:
-    started = time.process_time()
+    started = time.thread_time()
     if is_valid:
         check_inputs(process(schema), {"x": value})
     else:
         reason(process(schema), {"x": value})
     # far above what it takes (up to 0.2 s), far below what a check that is not linear takes
-    assert time.process_time() - started < 2
+    assert time.thread_time() - started < 10
 
 
 def test_a_large_feature_collection_is_checked_fast() -> None:
     ring = [[n / 7, n / 3] for n in range(5000)]
     polygon = {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
     feature = {"type": "Feature", "geometry": polygon, "properties": None}
-    started = time.process_time()
+    started = time.thread_time()
     check_inputs(
         process({"oneOf": [{"type": "string"}, {"format": "geojson-feature-collection"}]}),
         {"x": {"type": "FeatureCollection", "features": [feature] * 50}},
     )
-    assert time.process_time() - started < 3
+    assert time.thread_time() - started < 15

@@ -54,6 +54,7 @@ WAIT = RequestedProcessExecutionMode.wait
 DEPLOYED = {"sync_through_deployments": True}
 VERBATIM = "application/json; charset=utf-8"
 JSON_ACCEPTED = {"Accept": "application/json"}
+DEADLINE_SECONDS = 120
 OWN_THREADS = {"callbacks", "orphaned-jobs", "retention", "job-states", "running-jobs"}
 
 
@@ -448,7 +449,7 @@ def test_a_large_request_is_kept_for_a_job_that_may_have_been_made(
     (job_id,) = gateway.runs
     assert (tmp_path / job_id / "request.json").exists()
     if call == "create_run":  # nothing runs it here
-        assert gateway.wait(gateway.find(job_id), 30).status == "failed"
+        assert gateway.wait(gateway.find(job_id), DEADLINE_SECONDS).status == "failed"
 
 
 @pytest.mark.parametrize("error", [DeploymentNotFound("no deployment"), KeyError("bug")])
@@ -518,7 +519,7 @@ class BlockedEngine:
         self.let_go = threading.Event()
 
     def run_flow(self, _: Any, flow_run: Any, *__: Any, **___: Any) -> Any:
-        self.let_go.wait(30)
+        self.let_go.wait(DEADLINE_SECONDS)
         state: State[Any] = Completed()
         self._gateway.set_state(flow_run.name.removeprefix("pygeoapi_job_"), state)
         return state
@@ -545,7 +546,7 @@ def busy(
     assert (job.has_ended, job.deployment_id) == (False, None)
     yield made
     engine.let_go.set()
-    assert gateway.wait(job, 30).has_ended
+    assert gateway.wait(job, DEADLINE_SECONDS).has_ended
 
 
 def test_one_more_synchronous_job_runs_in_the_work_pool(

@@ -3,7 +3,6 @@
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from benchmarks.stand.ports import free_port
 from pygeoapi_prefect.errors import BackendUnavailable
 from pygeoapi_prefect.prefect_api import api_url, require_api, shown
 
@@ -14,17 +13,17 @@ def test_it_must_be_configured() -> None:
         api_url()
 
 
-def test_it_must_answer() -> None:
-    url = f"http://127.0.0.1:{free_port()}/api"
+def test_it_must_answer(deserted_host: str) -> None:
+    url = f"http://{deserted_host}/api"
     with temporary_settings({PREFECT_API_URL: url}):
         assert api_url() == url
         with pytest.raises(BackendUnavailable, match=f"no Prefect API answers at {url}.*refused"):
             require_api()
 
 
-@pytest.mark.parametrize("address", ["nonsense", "http://operator:merganser@127.0.0.1:{}/api"])
-def test_a_refusal_says_where_and_nothing_of_who(address: str) -> None:
-    url = address.format(free_port())
+@pytest.mark.parametrize("address", ["nonsense", "http://operator:merganser@{}/api"])
+def test_a_refusal_says_where_and_nothing_of_who(address: str, deserted_host: str) -> None:
+    url = address.format(deserted_host)
     with (
         temporary_settings({PREFECT_API_URL: url}),
         pytest.raises(BackendUnavailable, match="no Prefect API answers at") as refusal,

@@ -25,7 +25,7 @@ def test_other_settings_are_those_of_the_moment() -> None:
 
 
 def test_threads_are_inside_at_the_same_time() -> None:
-    barrier = threading.Barrier(4, timeout=10)
+    barrier = threading.Barrier(4, timeout=120)
 
     def look() -> int | None:
         with OVERRIDE():

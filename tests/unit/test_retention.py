@@ -205,5 +205,5 @@ def test_a_server_removes_by_itself_what_its_configuration_does_not_keep(
     keeping_all.start_background_work()
     assert "retention" not in {thread.name for thread in threading.enumerate()}
     keeping_one.start_background_work()
-    assert is_done.wait(30)
+    assert is_done.wait(120)
     assert list(gateway.runs) == ["2"]

@@ -128,12 +128,16 @@ class TestPorts:
             with pytest.raises(StackError, match="is taken"):
                 check_port("127.0.0.1", port, "--port")
 
-    def test_a_port_is_free_again_right_after_its_connections_ended(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-            with socket.create_connection(("127.0.0.1", port)):
-                connection, _ = server.accept()
-                connection.close()
+    def test_a_port_is_free_again_right_after_its_connections_ended(
+        self, free_ports: tuple[int, int]
+    ) -> None:
+        port = free_ports[0]
+        with (
+            socket.create_server(("127.0.0.1", port)) as server,
+            socket.create_connection(("127.0.0.1", port)),
+        ):
+            connection, _ = server.accept()
+            connection.close()
         check_port("127.0.0.1", port, "--port")
 
     @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])

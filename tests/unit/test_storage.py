@@ -16,7 +16,6 @@ from prefect.blocks.core import Block
 from prefect.filesystems import SMB, LocalFileSystem, RemoteFileSystem
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from benchmarks.stand.ports import free_port
 from pygeoapi_prefect import storage as storage_module
 from pygeoapi_prefect.errors import (
     BackendUnavailable,
@@ -168,8 +167,8 @@ def test_a_block_is_given_to_flows_as_it_is() -> None:
     assert block_for("local-file-system/results") == "local-file-system/results"
 
 
-def test_a_block_that_cannot_be_made_is_an_error_that_says_so() -> None:
-    url = f"http://127.0.0.1:{free_port()}/api"
+def test_a_block_that_cannot_be_made_is_an_error_that_says_so(deserted_host: str) -> None:
+    url = f"http://{deserted_host}/api"
     with (
         temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}),
         pytest.raises(BackendUnavailable, match="try again later"),

@@ -135,7 +135,7 @@ def test_nobody_gives_a_state_to_a_job_that_is_not_there(gateway: InMemoryGatewa
 def test_a_wait_ends_in_another_thread(manager: PrefectManager, gateway: InMemoryGateway) -> None:
     job = submit(manager, "hello-world")
     ended: list[Job] = []
-    waiting = threading.Thread(target=lambda: ended.append(gateway.wait(job, 30)))
+    waiting = threading.Thread(target=lambda: ended.append(gateway.wait(job, 120)))
     waiting.start()
 
     gateway.set_state(job.job_id, Completed())

@@ -21,13 +21,13 @@ from prefect.states import Cancelled, Cancelling, Completed, Failed, Running
 
 from pygeoapi_prefect import web_runs
 from pygeoapi_prefect.errors import BackendUnreachable, DeploymentNotFound, ServerBusy
-from pygeoapi_prefect.jobs import Job, run_labels
+from pygeoapi_prefect.jobs import Job, run_labels, run_name
 from pygeoapi_prefect.schemas import JobStatus
 from pygeoapi_prefect.testing import InMemoryGateway
 from pygeoapi_prefect.web_processes import WebProcess
 from pygeoapi_prefect.web_runs import WebRuns
 
-LONG_SECONDS = 30.0
+LONG_SECONDS = 60.0
 MAX_RUNS = 2
 
 
@@ -86,11 +86,12 @@ class Blocking:
         self.stopped = threading.Event()
 
     def run(self) -> str:
-        self.started.set()
         try:
-            # an asynchronous exception is raised between two instructions
-            while not self.let_go.wait(0.001):
-                pass
+            self.started.set()
+            # an asynchronous exception is raised between two instructions, and must not be
+            # raised where a lock is held
+            while not self.let_go.is_set():
+                time.sleep(0.001)
         except web_runs.JobDismissed:
             self.stopped.set()
             raise
@@ -304,22 +305,15 @@ def watched_times(
 
 
 class CleaningUp(Blocking):
-    """It does not end before it is let go, however often it is made to stop."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.interruptions = 0
+    """It does not end before it is let go, though it is made to stop."""
 
     def run(self) -> str:
-        self.started.set()
-        while not self.let_go.is_set():
-            try:
-                while not self.let_go.wait(0.001):
-                    pass
-            except web_runs.JobDismissed:
-                self.interruptions += 1
-                self.stopped.set()
-        raise web_runs.JobDismissed
+        try:
+            return super().run()
+        except web_runs.JobDismissed:
+            while not self.let_go.is_set():
+                time.sleep(0.001)
+            raise
 
 
 @pytest.fixture
@@ -336,14 +330,22 @@ def test_a_job_that_cleans_up_is_let_do_so_and_has_ended_when_it_has_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(web_runs, "WATCH_SECONDS", 0.01)
+    interruptions: list[type[BaseException] | None] = []
+    raise_in = web_runs._raise_in
+
+    def noted(thread: threading.Thread, exception: type[BaseException] | None) -> None:
+        interruptions.append(exception)
+        raise_in(thread, exception)
+
+    monkeypatch.setattr(web_runs, "_raise_in", noted)
     job = started(runs, gateway, cleaning_up, 0.05)
-    look_times = watched_times(gateway, monkeypatch)
     gateway.cancel(job)
     assert cleaning_up.stopped.wait(LONG_SECONDS)
+    look_times = watched_times(gateway, monkeypatch)
 
     look_times(5)
 
-    assert cleaning_up.interruptions == 1
+    assert interruptions == [web_runs.JobDismissed]
     assert gateway.find("a").stopping
     cleaning_up.let_go.set()
     ended = gateway.wait(job, LONG_SECONDS)
@@ -353,19 +355,19 @@ def test_a_job_that_cleans_up_is_let_do_so_and_has_ended_when_it_has_done(
 def test_a_job_that_goes_on_after_its_time_to_clean_up_is_interrupted_again(
     runs: WebRuns,
     gateway: InMemoryGateway,
-    cleaning_up: CleaningUp,
+    blocking: Blocking,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(web_runs, "WATCH_SECONDS", 0.01)
     monkeypatch.setattr(web_runs, "GRACE_SECONDS", 0.0)
-    job = started(runs, gateway, cleaning_up, 0.05)
+    interruptions = threading.Semaphore(0)
+    monkeypatch.setattr(web_runs, "_raise_in", lambda *_: interruptions.release())
+    job = started(runs, gateway, blocking, 0.05)
 
     gateway.cancel(job)
 
-    give_up_at = time.monotonic() + LONG_SECONDS
-    while cleaning_up.interruptions < 3:
-        assert time.monotonic() < give_up_at
-        cleaning_up.let_go.wait(0.01)
+    for _ in range(3):
+        assert interruptions.acquire(timeout=LONG_SECONDS)
 
 
 def test_a_dismissal_that_the_engine_learns_of_first_has_an_end(
@@ -546,11 +548,10 @@ class LateDismissal:
 
     def __init__(self, lock: Any) -> None:
         self._lock = lock
-        self._test_thread = threading.current_thread()
         self.has_arrived = False
 
     def __enter__(self) -> None:
-        if threading.current_thread() is not self._test_thread and not self.has_arrived:
+        if threading.current_thread().name == run_name("a") and not self.has_arrived:
             self.has_arrived = True
             raise web_runs.JobDismissed
         self._lock.acquire()

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
@@ -10,6 +11,8 @@ from pygeoapi.process.base import BaseProcessor
 from pygeoapi_prefect import report_progress
 
 STEPS = 10
+HELD_AT_STEP = 5
+HELD_SECONDS_AT_MOST = 240.0
 SCRIPT = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 
 METADATA: dict[str, Any] = {
@@ -94,13 +97,22 @@ METADATA: dict[str, Any] = {
     },
     "example": {"inputs": {"name": "Ada", "colour": "green", "tags": ["a", "b"]}},
 }
+UNTIL = {"title": "Until", "schema": {"type": "string"}, "minOccurs": 0}
+
+
+def wait_for(gate: Path) -> None:
+    give_up_at = time.monotonic() + HELD_SECONDS_AT_MOST
+    while not gate.exists():
+        if time.monotonic() > give_up_at:
+            raise TimeoutError(f"{gate} is not there after {HELD_SECONDS_AT_MOST:g} s")
+        time.sleep(0.05)
 
 
 class Showcase(BaseProcessor):
     """An ordinary processor."""
 
-    def __init__(self, processor_def: dict[str, Any]) -> None:
-        super().__init__(processor_def, METADATA)
+    def __init__(self, processor_def: dict[str, Any], metadata: Any = METADATA) -> None:
+        super().__init__(processor_def, metadata)
 
     def execute(self, data: Any, outputs: Any = None) -> tuple[str, Any]:  # noqa: ARG002
         pause_seconds = float(data.get("seconds", 0)) / STEPS
@@ -108,6 +120,8 @@ class Showcase(BaseProcessor):
             report_progress(100 * step / STEPS, f"Step {step + 1} {SCRIPT}")
             get_run_logger().info("Step %d %s", step + 1, SCRIPT)
             time.sleep(pause_seconds)
+            if step == HELD_AT_STEP and "until" in data:
+                wait_for(Path(data["until"]))
         square = [[0, 40], [10, 40], [10, 50], [0, 50], [0, 40]]
         feature = {
             "type": "Feature",
@@ -125,3 +139,11 @@ class Showcase(BaseProcessor):
             "drawing": svg,
             "report": f"<html><body>{SCRIPT}{json.dumps(data)}</body></html>",
         }
+
+
+class Held(Showcase):
+    """The same, which goes on half-way when a file is there that an input names."""
+
+    def __init__(self, processor_def: dict[str, Any]) -> None:
+        inputs = METADATA["inputs"] | {"until": UNTIL}
+        super().__init__(processor_def, METADATA | {"title": {"en": "Held"}, "inputs": inputs})

@@ -36,7 +36,8 @@ POOL = "pygeoapi"
 BUCKET = "scale-out"
 WORKER_PROCESSES = 2
 REQUEST_SECONDS = 600.0
-GONE_AFTER_SECONDS = 20
+GONE_AFTER_SECONDS = 40
+"""A machine that is very busy may not hear of a worker for a while."""
 HEARTBEAT_SECONDS = 5
 SERVER_VARIABLES = {
     "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "1",

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(1200)
 ENDS = {"successful", "failed", "dismissed"}
 DEADLINE_SECONDS = 600.0
 POLL_SECONDS = 0.1
-ENDED_SECONDS = 20.0
+ENDED_SECONDS = 120.0
 CLIENTS = 12
 
 COUNTS = {
@@ -239,5 +239,6 @@ class TestTwoHundredJobs:
     @pytest.mark.usefixtures("outcome")
     def test_no_machine_keeps_results_or_code_of_jobs(self, site: Site) -> None:
         first = next(machine for machine in site.machines if machine.name == "first")
-        names = {path.name for path in first.directory.rglob("*")}
-        assert names.isdisjoint({"uploaded_work.py", "outputs.json"})
+        kept = {"uploaded_work.py", "outputs.json"}
+        # what a job had in its directory is removed after its end
+        eventually(lambda: kept.isdisjoint(path.name for path in first.directory.rglob("*")))

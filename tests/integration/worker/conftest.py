@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import pytest
@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Suspended
 
+from benchmarks.stand.ports import free_port
 from pygeoapi_prefect.worker import PygeoapiWorker
 from tests.conftest import die_with_parent
 
@@ -30,7 +31,7 @@ POLL_SECONDS = 0.05
 
 
 def wait_for[T](
-    find: Callable[[], T | None], what: str | Callable[[], str], seconds: float = 30.0
+    find: Callable[[], T | None], what: str | Callable[[], str], seconds: float = 120.0
 ) -> T:
     """Call `find` until it returns something true."""
     give_up_at = time.monotonic() + seconds
@@ -71,14 +72,14 @@ class Job:
         path = self.out / name
         return path.read_text().splitlines() if path.exists() else []
 
-    def wait_until_ended(self, seconds: float = 60.0) -> State[Any]:
+    def wait_until_ended(self, seconds: float = 120.0) -> State[Any]:
         return wait_for(
             lambda: state if (state := self.state).is_final() else None,
             lambda: f"the end of a flow run that is {self.state!r}",
             seconds,
         )
 
-    def wait_until_it_said(self, name: str, seconds: float = 60.0) -> list[str]:
+    def wait_until_it_said(self, name: str, seconds: float = 120.0) -> list[str]:
         return wait_for(lambda: self.lines(name), f"the flow to say {name!r}", seconds)
 
     def dismiss(self) -> None:
@@ -115,6 +116,12 @@ class Site:
         self._workers: list[WorkerProcess] = []
         self._outs = 0
         self.make_pool()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill_workers()
 
     def make_pool(self) -> None:
         """Make the work pool; also again, after it was deleted."""
@@ -196,15 +203,20 @@ class Site:
         return "\n".join(worker.log.read_text() for worker in self._workers)
 
     def stop_workers(self) -> None:
+        """Let what they are about to begin begin, and end."""
         for worker in self._workers:
             if worker.process.poll() is None:
                 worker.signal(signal.SIGTERM)
         for worker in self._workers:
-            try:
-                worker.wait(20)
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.wait()
+            worker.wait(60)
+        self._workers.clear()
+
+    def kill_workers(self) -> None:
+        """Waste no time on jobs that nobody looks at any more."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.wait()
         self._workers.clear()
 
 
@@ -217,9 +229,8 @@ def prefect_client(prefect_server: str) -> Iterator[SyncPrefectClient]:
 @pytest.fixture
 def site(prefect_client: SyncPrefectClient, prefect_server: str, tmp_path: Path) -> Iterator[Site]:
     """A work pool of this test alone, without a worker."""
-    site = Site(prefect_client, prefect_server, tmp_path)
-    yield site
-    site.stop_workers()
+    with Site(prefect_client, prefect_server, tmp_path) as site:
+        yield site
 
 
 @pytest.fixture(scope="module")
@@ -229,10 +240,9 @@ def served_site(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     """A work pool with one worker, for all tests of a module."""
-    site = Site(prefect_client, prefect_server, tmp_path_factory.mktemp("site"))
-    site.start_worker()
-    yield site
-    site.stop_workers()
+    with Site(prefect_client, prefect_server, tmp_path_factory.mktemp("site")) as site:
+        site.start_worker()
+        yield site
 
 
 class Cable:
@@ -240,33 +250,26 @@ class Cable:
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
+        self._lock = threading.Lock()
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
-        self._port = 0
+        self.port = free_port()
         self.plug_in()
 
-    @property
-    def port(self) -> int:
-        return self._port
-
     def plug_in(self) -> None:
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self._port))
-        self._port = listener.getsockname()[1]
-        listener.listen()
-        self._listener = listener
-        threading.Thread(target=self._serve, args=(listener,), daemon=True).start()
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
+        threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
 
     def pull_out(self) -> None:
-        if self._listener is not None:
-            # wakes the thread that waits in `accept`, which `close` does not
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
-        for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            if self._listener is not None:
+                # wakes the thread that waits in `accept`, which `close` does not
+                self._listener.shutdown(socket.SHUT_RDWR)
+                self._listener.close()
+                self._listener = None
+            for connection in self._open:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def _serve(self, listener: socket.socket) -> None:
         while True:
@@ -274,16 +277,20 @@ class Cable:
                 near, _ = listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._connect, args=(near,), daemon=True).start()
+            threading.Thread(target=self._connect, args=(near, listener), daemon=True).start()
 
-    def _connect(self, near: socket.socket) -> None:
+    def _connect(self, near: socket.socket, listener: socket.socket) -> None:
         with near, socket.create_connection(self._target) as far:
-            self._open |= {near, far}
+            with self._lock:
+                if self._listener is not listener:  # pulled out meanwhile
+                    return
+                self._open |= {near, far}
             back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
             back.start()
             self._pump(near, far)
             back.join()
-            self._open -= {near, far}
+            with self._lock:
+                self._open -= {near, far}
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):

@@ -26,10 +26,9 @@ def site(
     prefect_server: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    site = Site(prefect_client, prefect_server, tmp_path_factory.mktemp("announced"))
-    site.start_worker(processes=2)
-    yield site
-    site.stop_workers()
+    with Site(prefect_client, prefect_server, tmp_path_factory.mktemp("announced")) as site:
+        site.start_worker(processes=2)
+        yield site
 
 
 def run_unlisted(site: Site, deployment: UUID) -> Job:
@@ -41,7 +40,7 @@ def run_unlisted(site: Site, deployment: UUID) -> Job:
         assert job.wait_until_ended().is_completed()
         return job if site.read_worker_logs().count(LISTED) == lists else None
 
-    return wait_for(run, "a job that is claimed without a list", 90)
+    return wait_for(run, "a job that is claimed without a list", 120)
 
 
 def test_a_paused_pool_is_paused_at_once(site: Site) -> None:
@@ -110,7 +109,8 @@ def test_a_run_that_is_announced_early_starts_in_time(site: Site) -> None:
     job = site.submit(deployment, state=scheduled)
 
     began = float(job.wait_until_it_said("began")[0].split()[0])
-    assert start.timestamp() <= began < start.timestamp() + 3
+    # far less than a minute, whatever else the machine has to do
+    assert start.timestamp() <= began < start.timestamp() + 20
 
 
 def test_runs_of_a_process_that_retries_are_left_to_it(site: Site) -> None:

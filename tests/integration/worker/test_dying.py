@@ -1,13 +1,12 @@
-"""Jobs, workers and the Prefect server end in the middle of things."""
+"""Jobs and workers end in the middle of things."""
 
 import os
 import signal
 from pathlib import Path
 
 import pytest
-from prefect.client.schemas.actions import WorkPoolUpdate
 
-from tests.integration.worker.conftest import Cable, Job, Site, is_running, wait_for
+from tests.integration.worker.conftest import Job, Site, is_running, wait_for
 
 
 def children_of(job: Job) -> list[int]:
@@ -60,18 +59,15 @@ class TestOneJob:
         job.wait_until_it_said("steps")
         site.suspend(job)
 
-        pid = job.pid
-        after = len(job.lines("steps"))
-        follower = site.submit("work")
-        assert follower.wait_until_ended().is_completed()
-        steps = wait_for(
-            lambda: found if (found := len(job.lines("steps"))) < after + 20 else None, "steps"
-        )
+        # both processes do something else
+        others = [site.submit("work", seconds=600) for _ in range(2)]
+        assert all(other.pid for other in others)
 
-        assert steps < 300
+        assert len(job.lines("steps")) < 300
         assert job.state.name == "Suspended"
         assert job.lines("ended") == []
-        assert pid
+        for other in others:
+            other.dismiss()
 
     def test_the_worker_goes_on_after_all_of_this(self, site: Site) -> None:
         jobs = [site.submit("work") for _ in range(3)]
@@ -100,7 +96,7 @@ def test_the_jobs_of_a_killed_worker_end_or_run_again_and_waiting_ones_run(site:
     worker = site.start_worker(processes=3)
     lost = site.submit("work", seconds=600)
     stuck = site.submit("stick_in_c")
-    retried = site.submit("work_with_a_retry", seconds=3)
+    retried = site.submit("work_for_long_at_first")
     pids = [lost.pid, stuck.pid, retried.pid, *children_of(stuck)]
     waiting = site.submit("work")
     worker.signal(signal.SIGKILL)
@@ -143,7 +139,7 @@ def test_a_job_dismissed_while_its_worker_is_gone_ends_when_one_is_back(site: Si
 
 
 def test_a_worker_that_stops_lets_jobs_end_and_hands_back_those_that_do_not(site: Site) -> None:
-    worker = site.start_worker(shutdown_grace_seconds=4)
+    worker = site.start_worker(shutdown_grace_seconds=15)
     short = site.submit("work", seconds=2)
     long = site.submit("work", seconds=600)
     assert short.pid
@@ -151,7 +147,7 @@ def test_a_worker_that_stops_lets_jobs_end_and_hands_back_those_that_do_not(site
     worker.signal(signal.SIGTERM)
     late = site.submit("work")
 
-    worker.wait(30)
+    worker.wait(90)
 
     assert short.state.is_completed()
     assert not is_running(pid)
@@ -163,122 +159,15 @@ def test_a_worker_that_stops_lets_jobs_end_and_hands_back_those_that_do_not(site
     assert len(short.lines("began")) == 1
 
 
-def test_an_api_that_is_away_loses_nothing_and_runs_nothing_twice(
-    site: Site, cable: Cable, tmp_path: Path
-) -> None:
-    worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api")
-    deployment = site.deploy("work")
-    running = site.submit(deployment, seconds=3)
-    assert running.pid
-    cable.pull_out()
-    waiting = [site.submit(deployment, into=tmp_path) for _ in range(3)]
-    wait_for(lambda: running.lines("ended"), "the running job to end, with nobody to tell")
-    wait_for(lambda: b"is away" in worker.log.read_bytes(), "the worker to notice")
-
-    cable.plug_in()
-
-    assert all(job.wait_until_ended(60).is_completed() for job in [running, *waiting])
-    assert len(running.lines("began")) == 1
-    assert len(waiting[0].lines("began")) == 3
-
-
-def test_a_worker_stops_while_the_api_is_away(site: Site, cable: Cable) -> None:
-    worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api")
-    # it wants to read the pool again, and cannot
-    site.client.update_work_pool(site.pool, WorkPoolUpdate(description="changed"))
-    cable.pull_out()
-    wait_for(lambda: "is away" in site.read_worker_logs(), "the worker to miss the API")
-
-    worker.signal(signal.SIGTERM)
-
-    assert worker.wait(30) == 0
-
-
-def test_a_process_that_starts_while_the_api_is_away_keeps_its_job(
-    site: Site, cable: Cable
-) -> None:
-    worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api", processes=1)
-    deployment = site.deploy("work")
-    # where jobs are short, the next one is claimed before it has a process
-    for _ in range(2):
-        assert site.submit(deployment).wait_until_ended().is_completed()
-    running = site.submit(deployment, seconds=600)
-    pid = running.pid
-    claimed = site.submit(deployment)
-    wait_for(lambda: claimed.state.is_pending(), "the worker to claim the next job")
-    cable.pull_out()
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: b"is away; trying again" in worker.log.read_bytes(), "the next process")
-
-    cable.plug_in()
-
-    assert claimed.wait_until_ended(60).is_completed()
-    assert running.wait_until_ended(60).is_crashed()
-
-
-def test_a_worker_ends_in_time_though_it_cannot_hand_back_its_jobs(
-    site: Site, cable: Cable
-) -> None:
-    worker = site.start_worker(
-        api_url=f"http://127.0.0.1:{cable.port}/api", shutdown_grace_seconds=600
-    )
-    job = site.submit("work", seconds=600)
-    pid = job.pid
-    cable.pull_out()
-    wait_for(lambda: "is away" in site.read_worker_logs(), "the worker to miss the API")
-
-    worker.signal(signal.SIGTERM)
-    wait_for(lambda: "Waiting for 1 jobs" in site.read_worker_logs(), "the worker to stop")
-    # cuts the grace of the job short; what the worker has to tell has its own limit
-    worker.signal(signal.SIGTERM)
-
-    assert worker.wait(40) == 0
-    assert not is_running(pid)
-    site.start_worker()
-    assert job.wait_until_ended(60).is_crashed()
-
-
-def test_a_job_that_is_dismissed_while_its_worker_is_cut_off_ends_when_that_is_over(
-    site: Site, cable: Cable
-) -> None:
-    worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api", reap_seconds=600)
-    job = site.submit("work", seconds=600)
-    assert job.pid
-    cable.pull_out()
-    wait_for(lambda: b"is away" in worker.log.read_bytes(), "the worker to notice")
-    job.dismiss()
-
-    cable.plug_in()
-
-    assert job.wait_until_ended(60).is_cancelled()
-
-
-def test_the_jobs_of_a_pool_that_is_deleted_end_and_its_worker_waits_for_another(
-    site: Site,
-) -> None:
-    # as `pygeoapi-prefect worker` starts it
-    worker = site.start_worker("--no-create-pool-if-not-found")
-    job = site.submit("work", seconds=5)
-    assert job.pid
-    site.client.request("DELETE", "/work_pools/{name}", path_params={"name": site.pool})
-    wait_for(lambda: "There is no work pool" in site.read_worker_logs(), "the worker to notice", 60)
-    assert job.wait_until_ended().is_completed()
-    assert worker.process.poll() is None
-
-    site.make_pool()
-
-    assert site.submit("work").wait_until_ended(90).is_completed()
-
-
 # a job that runs twice now and then is what this test is to find
 def test_two_workers_run_each_job_once(site: Site, tmp_path: Path) -> None:
     for name in ("first", "second"):
         site.start_worker(name=name, processes=2)
     deployment = site.deploy("work")
 
-    jobs = [site.submit(deployment, into=tmp_path) for _ in range(24)]
+    jobs = [site.submit(deployment, into=tmp_path, seconds=0.3) for _ in range(24)]
 
-    assert all(job.wait_until_ended(90).is_completed() for job in jobs)
+    assert all(job.wait_until_ended().is_completed() for job in jobs)
     # what they are about to begin, they begin now
     site.stop_workers()
     assert len(jobs[0].lines("began")) == 24

@@ -225,7 +225,9 @@ def without_heavy_libraries() -> Iterator[None]:
     # whoever imports one of these gets an ImportError
     sys.modules.update(dict.fromkeys(HEAVY))  # type: ignore[arg-type]
     yield
-    sys.modules.clear()
+    # never empty, for a thread of another library may import something just now
+    for name in sys.modules.keys() - before.keys():
+        del sys.modules[name]
     sys.modules.update(before)
 
 
