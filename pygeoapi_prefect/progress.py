@@ -77,9 +77,10 @@ class _Report:
         return dataclasses.replace(self, message=earlier.message)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class _Artifact:
     artifact_id: uuid.UUID
+    report: _Report
     sent_at: float
 
 
@@ -88,7 +89,8 @@ class _Sender:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._waiting: dict[uuid.UUID, _Report] = {}  # newest last
+        self._waiting: dict[uuid.UUID, _Report] = {}  # by run, newest last
+        self._unshown: dict[uuid.UUID, _Report] = {}  # by job: sent, and not in its artifact yet
         self._is_sending = False
         self._is_hurried = False
         self._failures = 0
@@ -107,7 +109,9 @@ class _Sender:
         with self._changed:
             self._is_hurried = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not (self._waiting or self._is_sending), timeout_seconds)
+            self._changed.wait_for(
+                lambda: not (self._waiting or self._unshown or self._is_sending), timeout_seconds
+            )
             self._is_hurried = False
 
     def _run(self) -> None:
@@ -121,32 +125,40 @@ class _Sender:
                 self._thread = None
                 self._jobs.clear()
                 self._artifacts.clear()
+                self._unshown.clear()
                 self._changed.notify_all()
 
     def _take_turn(self, client: SyncPrefectClient) -> bool:
         """Send what waits, and pause; tell whether there can be more."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._waiting, IDLE_SECONDS):
+            self._changed.wait_for(
+                lambda: self._waiting or (self._unshown and self._is_hurried),
+                ARTIFACT_PAUSE_SECONDS if self._unshown else IDLE_SECONDS,
+            )
+            if not (self._waiting or self._unshown):
                 self._thread = None
                 return False
             reports, self._waiting = self._waiting, {}
             is_last = self._is_hurried
             self._is_sending = True
-        unsent = self._send_all(client, reports, is_last=is_last)
+        unsent = self._send_all(client, reports)
+        has_failed = not self._show_all(client, is_last=is_last) or bool(unsent)
         with self._changed:
             self._is_sending = False
-            if unsent and self._failures < ATTEMPTS_AT_MOST:
-                newer, self._waiting = self._waiting, unsent
-                for run_id, report in newer.items():
-                    self._waiting[run_id] = report.over(self._waiting.pop(run_id, None))
-            self._failures = self._failures + 1 if unsent else 0
+            if has_failed and self._failures >= ATTEMPTS_AT_MOST:
+                unsent.clear()
+                self._unshown.clear()
+            for run_id, newer in self._waiting.items():
+                unsent[run_id] = newer.over(unsent.pop(run_id, None))
+            self._waiting = unsent
+            self._failures = self._failures + 1 if has_failed else 0
             self._changed.notify_all()
-            pause_seconds = RETRY_SECONDS if unsent else PAUSE_SECONDS
+            pause_seconds = RETRY_SECONDS if has_failed else PAUSE_SECONDS
             self._changed.wait_for(lambda: self._is_hurried, pause_seconds)
         return True
 
     def _send_all(
-        self, client: SyncPrefectClient, reports: dict[uuid.UUID, _Report], *, is_last: bool
+        self, client: SyncPrefectClient, reports: dict[uuid.UUID, _Report]
     ) -> dict[uuid.UUID, _Report]:
         """Send reports, the newest of each job; return those that could not be sent."""
         by_job: dict[uuid.UUID, tuple[uuid.UUID, _Report]] = {}
@@ -166,38 +178,52 @@ class _Sender:
             try:
                 labels = progress_labels(report.percent, report.message)
                 client.update_flow_run_labels(job_run_id, labels)
-                self._show(client, job_run_id, report, is_last=is_last)
             except (httpx.HTTPError, ObjectNotFound) as error:
                 logger.warning("progress could not be sent: %s", type(error).__name__)
                 unsent[run_id] = report
+            else:
+                self._unshown[job_run_id] = report.over(self._unshown.get(job_run_id))
         return unsent
 
-    def _show(
-        self,
-        client: SyncPrefectClient,
-        job_run_id: uuid.UUID,
-        report: _Report,
-        *,
-        is_last: bool,
-    ) -> None:
-        now = time.monotonic()
-        shown = self._artifacts.get(job_run_id)
-        if shown is None:
-            # without a key: it belongs to this run alone, and is on no page but the run's
-            created = client.create_artifact(
-                ArtifactCreate(
-                    type="progress",
-                    data=report.percent,
-                    description=report.message,
-                    flow_run_id=job_run_id,
-                )
+    def _show_all(self, client: SyncPrefectClient, *, is_last: bool) -> bool:
+        """Put what was sent into artifacts, of which each is changed now and then."""
+        latest = math.inf if is_last else time.monotonic() - ARTIFACT_PAUSE_SECONDS
+        is_well = True
+        for job_run_id, report in list(self._unshown.items()):
+            shown = self._artifacts.get(job_run_id)
+            if shown is not None and shown.sent_at > latest:
+                continue
+            try:
+                self._artifacts[job_run_id] = _show(client, job_run_id, report, shown)
+            except (httpx.HTTPError, ObjectNotFound) as error:
+                logger.warning("progress could not be shown: %s", type(error).__name__)
+                is_well = False
+            else:
+                del self._unshown[job_run_id]
+        return is_well
+
+
+def _show(
+    client: SyncPrefectClient, job_run_id: uuid.UUID, report: _Report, shown: _Artifact | None
+) -> _Artifact:
+    """Show a report as the bar of a run, instead of the one that is shown."""
+    sent_at = time.monotonic()
+    if shown is None:
+        # without a key: it belongs to this run alone, and is on no page but the run's
+        created = client.create_artifact(
+            ArtifactCreate(
+                type="progress",
+                data=report.percent,
+                description=report.message,
+                flow_run_id=job_run_id,
             )
-            self._artifacts[job_run_id] = _Artifact(created.id, now)
-        elif is_last or now - shown.sent_at >= ARTIFACT_PAUSE_SECONDS:
-            client.update_artifact(
-                shown.artifact_id, ArtifactUpdate(data=report.percent, description=report.message)
-            )
-            shown.sent_at = now
+        )
+        return _Artifact(created.id, report, sent_at)
+    report = report.over(shown.report)
+    client.update_artifact(
+        shown.artifact_id, ArtifactUpdate(data=report.percent, description=report.message)
+    )
+    return _Artifact(shown.artifact_id, report, sent_at)
 
 
 _senders: dict[tuple[int, str | None], _Sender] = {}

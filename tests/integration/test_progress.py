@@ -230,6 +230,27 @@ def test_the_prefect_ui_gets_one_progress_artifact_which_goes_with_the_job(
     assert {job.job_id for job in gateway.page(limit=100_000).jobs} == jobs_before - {run_id}
 
 
+def test_the_bar_in_the_prefect_ui_catches_up_while_the_job_is_silent(
+    gateway: ApiGateway,
+) -> None:
+    bars: list[list[tuple[Any, str | None]]] = []
+
+    @flow
+    def compute() -> None:
+        run_id = str(prefect.runtime.flow_run.get_id())
+        for percent, message in ((10, "begun"), (60, None)):
+            report_progress(percent, message)
+            give_up_at = time.monotonic() + DEADLINE_SECONDS
+            while (bar := artifacts_of(run_id)) != [(percent, "begun")]:
+                assert time.monotonic() < give_up_at, bar
+                time.sleep(0.05)
+            bars.append(bar)
+
+    with tags(JOB_TAG):
+        compute()
+    assert len(bars) == 2
+
+
 def test_a_report_to_a_server_that_is_gone_leaves_the_flow_alone(prefect_server: str) -> None:
     @flow
     def compute() -> str:

@@ -180,6 +180,8 @@ class Site:
                 for key, value in tuning.items()
             },
         }
+        # as on the machine of an operator who has not heard of it
+        environment.pop("PYTHONUNBUFFERED", None)
         command = [sys.executable, "-m", "prefect", "worker", "start"]
         with log.open("wb") as output:
             process = subprocess.Popen(

@@ -209,6 +209,35 @@ def test_changed_code_is_used_by_the_next_job(site: Site, tmp_path: Path) -> Non
         assert job.lines("answer") == [answer]
 
 
+def test_code_that_changes_while_a_job_runs_is_used_by_the_next(site: Site, tmp_path: Path) -> None:
+    helper = tmp_path / "helper_of_changing.py"
+    helper.write_text("ANSWER = 'before'\n")
+    (tmp_path / "flow_of_changing.py").write_text(
+        "import pathlib, time\n"
+        "from prefect import flow\n"
+        "from helper_of_changing import ANSWER\n\n"
+        "@flow\n"
+        "def tell(out):\n"
+        "    with (pathlib.Path(out) / 'answer').open('a') as file:\n"
+        "        print(ANSWER, file=file)\n"
+        "    while not (pathlib.Path(out) / 'go').exists():\n"
+        "        time.sleep(0.01)\n"
+    )
+    step = {"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}
+    deployment = site.deploy("tell", entrypoint="flow_of_changing.py:tell", pull_steps=[step])
+    job = site.submit(deployment)
+    job.wait_until_it_said("answer")
+    helper.write_text("ANSWER = 'after that'\n")
+    (job.out / "go").touch()
+    assert job.wait_until_ended().is_completed()
+
+    # whichever process takes it, that of the first job among them
+    followers = [site.submit(deployment, into=job.out) for _ in range(4)]
+
+    assert all(follower.wait_until_ended().is_completed() for follower in followers)
+    assert job.lines("answer") == ["before", *["after that"] * 4]
+
+
 def test_code_in_a_local_path_is_copied_for_each_job(site: Site, tmp_path: Path) -> None:
     write_flow(tmp_path, "path", "from a path")
     deployment = site.deploy(
