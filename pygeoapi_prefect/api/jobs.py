@@ -23,6 +23,11 @@ from pygeoapi_prefect.jobs import JOB_TYPE, Job, JobFilter, status_document
 from pygeoapi_prefect.manager import failure_of
 from pygeoapi_prefect.schemas import JobStatus
 
+PARAMETERS: Final = (
+    *("type", "processID", "status", "datetime", "minDuration", "maxDuration"),
+    *("limit", "offset"),
+)
+"""Those of the list."""
 RESULTS_RELATION: Final = "http://www.opengis.net/def/rel/ogc/1.0/results"
 LOG_RELATION: Final = "http://www.opengis.net/def/rel/ogc/1.0/log"
 

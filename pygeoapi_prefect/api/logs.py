@@ -19,6 +19,7 @@ from pygeoapi_prefect.api.service import job_url, manager_of
 from pygeoapi_prefect.jobs import rfc3339
 from pygeoapi_prefect.logs import PAGE_MAX_LINES, LogLine, LogPosition
 
+PARAMETERS: Final = ("after", "limit")
 LIMIT_DEFAULT: Final = 100
 TEXT_MEDIA_TYPE: Final = "text/plain; charset=utf-8"
 

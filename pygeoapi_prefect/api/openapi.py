@@ -583,7 +583,7 @@ def _paths() -> Json:
                 "getJobLogs",
                 "Log of a job, oldest lines first; its `next` link follows a running job",
                 "jobs",
-                _refs("parameters", "logLimit", "logAfter"),
+                _refs("parameters", "logLimit", "logAfter", "f", "lang"),
                 _answers("JobLog", *job_errors, "403"),
             ),
         },

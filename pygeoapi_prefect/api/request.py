@@ -14,12 +14,15 @@ from pygeoapi.formats import F_HTML, F_JSON, F_JSONLD, FORMAT_TYPES
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header, parse_list_header, parse_options_header
 
+from pygeoapi_prefect.dialect import cut
 from pygeoapi_prefect.errors import InvalidParameter, RequestTooLarge
 from pygeoapi_prefect.schemas import ReturnPreference
 
 LIMIT_DEFAULT: Final = 10
 LIMIT_MAX: Final = 10_000
 MAX_INTEGER: Final = 2**31 - 1
+IDENTITY: Final = "identity"
+"""The content coding that is none."""
 
 _DATE: Final = r"\d{4}-\d{2}-\d{2}"
 _DATE_TIME = re.compile(rf"{_DATE}[Tt ]\d{{2}}:\d{{2}}:\d{{2}}(\.\d+)?([Zz]|[+-]\d{{2}}:\d{{2}})")
@@ -131,6 +134,15 @@ class Request(APIRequest):
                 "by commas"
             )
         return values
+
+    def refuse_unknown(self, known: Iterable[str]) -> None:
+        """Raise `InvalidParameter` where the query has other parameters, such as misspelt ones."""
+        known = list(known)
+        for name, _ in self.parameters:
+            if name not in known:
+                raise InvalidParameter(
+                    f"unknown query parameter {cut(name, 80)!r}; known: {', '.join(known)}"
+                )
 
     def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
         """Return a parameter that is a whole number. Larger ones count as `maximum`."""
