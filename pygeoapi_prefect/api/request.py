@@ -90,6 +90,12 @@ class Request(APIRequest):
         return media_type == FORMAT_TYPES[F_JSON] or media_type.endswith("+json")
 
     @property
+    def content_codings(self) -> set[str]:
+        """In what the body is packed, by what the client says (RFC 9110, section 8.4)."""
+        codings = parse_list_header(self.field("content-encoding"))
+        return {coding.lower() for coding in codings} - {IDENTITY}
+
+    @property
     def accept(self) -> MIMEAccept:
         """The media types that the client accepts, best first."""
         return parse_accept_header(self.field("accept"), MIMEAccept)
@@ -239,13 +245,12 @@ class Preferences:
     """What a client prefers (RFC 7240). What is not understood is left out, as the RFC says.
 
     Attributes:
+        respond_async: Whether it wants an answer before the job has ended.
         wait_seconds: How long it waits at most.
-        waits: Whether it says that it waits, for however long.
         returns: Whether it wants values or links.
     """
 
     respond_async: bool = False
-    waits: bool = False
     wait_seconds: int | None = None
     returns: ReturnPreference | None = None
 
@@ -256,11 +261,9 @@ class Preferences:
         for item in parse_list_header(fields):
             name, _, value = item.partition(";")[0].partition("=")
             values.setdefault(name.strip().lower(), value.strip().strip('"').lower())
-        wait = values.get("wait")
-        returns = values.get("return", "")
+        wait, returns = values.get("wait", ""), values.get("return", "")
         return cls(
-            respond_async="respond-async" in values,
-            waits=wait is not None,
-            wait_seconds=int(wait) if wait and re.fullmatch(r"[0-9]{1,9}", wait) else None,
+            respond_async=values.get("respond-async") == "",
+            wait_seconds=int(wait) if re.fullmatch(r"[0-9]{1,9}", wait) else None,
             returns=ReturnPreference(returns) if returns in (*ReturnPreference,) else None,
         )
