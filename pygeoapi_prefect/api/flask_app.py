@@ -4,9 +4,10 @@ As for pygeoapi's own, ``PYGEOAPI_CONFIG`` and ``PYGEOAPI_OPENAPI`` must be set 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import flask
 from flask import Blueprint, Flask
@@ -18,7 +19,7 @@ from pygeoapi_prefect.api import routes
 from pygeoapi_prefect.api.answers import Answer, finished
 from pygeoapi_prefect.api.problems import error_answer, status_answer
 from pygeoapi_prefect.api.request import Request, too_large
-from pygeoapi_prefect.api.service import manager_of, prepare
+from pygeoapi_prefect.api.service import manager_of, origin, prepare
 from pygeoapi_prefect.errors import PygeoapiPrefectError
 
 _API = pygeoapi_flask_app.api_
@@ -73,6 +74,15 @@ def _answer_error(error: Exception) -> flask.Response:
     return _response(finished(request, routes.unexpected_answer(_API, request)))
 
 
+def _at_own_host(app: WSGIApplication) -> WSGIApplication:
+    scheme, host = origin(_API)
+
+    def at_own_host(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return app({**environ, "wsgi.url_scheme": scheme, "HTTP_HOST": host}, start_response)
+
+    return at_own_host
+
+
 def _make_app() -> Flask:
     prepare(_API)
     theirs = pygeoapi_flask_app.APP
@@ -106,6 +116,7 @@ def _make_app() -> Flask:
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(RequestEntityTooLarge, _answer_too_large)
     app.register_error_handler(Exception, _answer_error)
+    app.wsgi_app = _at_own_host(app.wsgi_app)  # type: ignore[assignment,method-assign]
     return app
 
 
