@@ -6,11 +6,10 @@ from pydantic_core import from_json
 from pygeoapi.api import API
 
 from pygeoapi_prefect.api.answers import Answer
-from pygeoapi_prefect.api.job_pages import results_page
 from pygeoapi_prefect.api.jobs import accepted_answer
 from pygeoapi_prefect.api.problems import error_answer
 from pygeoapi_prefect.api.request import Preferences, Request
-from pygeoapi_prefect.api.results import whole_result_answer
+from pygeoapi_prefect.api.results import result_answer
 from pygeoapi_prefect.api.service import job_url, manager_of
 from pygeoapi_prefect.errors import (
     InvalidRequest,
@@ -53,7 +52,8 @@ def execute(api: API, request: Request, process_id: str) -> Answer:
         process_id, parsed_request(request.data), _mode(preferences), preferences.wait_seconds
     )
     try:
-        headers, status, content = _answer(api, request, job)
+        answer = result_answer if job.has_ended else accepted_answer
+        headers, status, content = answer(api, request, job)
     except ResultUnavailable as error:
         headers, status, content = error_answer(api, request, error, job_url(api, job.job_id))
     longest_wait = manager.configuration.sync_job_execution_timeout_seconds
@@ -67,14 +67,6 @@ def execute(api: API, request: Request, process_id: str) -> Answer:
         earlier = headers.get("Link")
         headers["Link"] = f"{earlier}, {monitor}" if earlier else monitor
     return headers, status, content
-
-
-def _answer(api: API, request: Request, job: Job) -> Answer:
-    if not job.has_ended:
-        return accepted_answer(api, request, job)
-    if request.wants_html:
-        return results_page(api, request, job)
-    return whole_result_answer(api, request, job)
 
 
 def parsed_request(body: bytes) -> dict[str, Any]:

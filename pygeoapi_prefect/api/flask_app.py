@@ -50,10 +50,9 @@ def _view(route: routes.Route) -> Callable[..., flask.Response]:
 
 def _answer_http_error(error: HTTPException) -> flask.Response:
     """Answer what Flask itself refuses: no such page, no such method."""
-    if error.code is None or error.code < HTTPStatus.BAD_REQUEST:
-        return flask.Response(response=error.get_response().get_data(), status=error.code)
     request = _request()
-    answer = status_answer(_API, request, HTTPStatus(error.code), error.description or error.name)
+    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    answer = status_answer(_API, request, status, error.description or error.name)
     response = _response(finished(request, answer))
     if allowed := error.get_response().headers.get("Allow"):
         response.headers["Allow"] = allowed

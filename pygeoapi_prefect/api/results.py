@@ -37,10 +37,8 @@ def get_results(api: API, request: Request, job_id: str) -> Answer:
         ResultUnavailable: It has no result, not yet or not any more.
     """
     job = manager_of(api).gateway.find(job_id)
-    if request.wants_html:
-        return results_page(api, request, job)
     several_as = ProcessResponseType.document if request.params.get("f") else None
-    return whole_result_answer(api, request, job, several_as)
+    return result_answer(api, request, job, several_as)
 
 
 def get_output(api: API, request: Request, job_id: str, output_id: str) -> Answer:
@@ -53,13 +51,13 @@ def get_output(api: API, request: Request, job_id: str, output_id: str) -> Answe
     manager = manager_of(api)
     output = manager.output(manager.gateway.find(job_id), output_id)
     response = Response(media_type=output.media_type, segments=[output.content])
-    return result_answer(api, request, response, f"{job_id}/{output_id}")
+    return _sent(api, request, response, f"{job_id}/{output_id}")
 
 
-def whole_result_answer(
+def result_answer(
     api: API, request: Request, job: Job, several_as: ProcessResponseType | None = None
 ) -> Answer:
-    """Return the answer that hands out the result of a job, by value or by link as preferred.
+    """Return the result of a job: as a page, or by value or by link as the client prefers.
 
     Args:
         api: pygeoapi's API.
@@ -70,17 +68,17 @@ def whole_result_answer(
     Raises:
         ResultUnavailable: It has no result, not yet or not any more.
     """
+    if request.wants_html:
+        return results_page(api, request, job)
     preferred = request.preferences().returns
     response = manager_of(api).result(job, preferred, several_as)
-    answer = result_answer(api, request, response)
+    answer = _sent(api, request, response)
     if preferred is not None and response.transmission_modes <= {_MODE_OF[preferred]}:
         answer[0][PREFERENCE_APPLIED] = f"return={preferred}"
     return answer
 
 
-def result_answer(
-    api: API, request: Request, response: Response, identity: str | None = None
-) -> Answer:
+def _sent(api: API, request: Request, response: Response, identity: str | None = None) -> Answer:
     """Return the answer that hands out a result (/req/core/process-execute-sync-...).
 
     Args:

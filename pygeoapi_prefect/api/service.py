@@ -50,6 +50,11 @@ def job_url(api: API, job_id: str) -> str:
     return f"{api.base_url}/jobs/{urllib.parse.quote(job_id, safe='')}"
 
 
+def logs_url(api: API, job_id: str) -> str:
+    """Return the address of the log of a job."""
+    return f"{job_url(api, job_id)}/logs"
+
+
 def output_url(api: API, job_id: str, output_id: str) -> str:
     """Return the address of one output of a job."""
     return f"{job_url(api, job_id)}/results/{urllib.parse.quote(output_id, safe='')}"

@@ -83,10 +83,12 @@ def parameters_of(document: dict[str, Any], path: str) -> set[str]:
 
 @pytest.mark.parametrize("path", ["/jobs", "/jobs/{jobId}/logs"])
 def test_what_is_described_is_all_that_is_known(document: dict[str, Any], path: str) -> None:
-    (known,) = (one.parameters for one in routes.ROUTES if one.path == path.replace("Id", "_id"))
+    (known,) = (
+        one.query_parameters for one in routes.ROUTES if one.path == path.replace("Id", "_id")
+    )
 
     assert known is not None
-    assert parameters_of(document, path) == {*known, *routes.COMMON_PARAMETERS}
+    assert parameters_of(document, path) == {*known, *routes.COMMON_QUERY_PARAMETERS}
 
 
 def test_the_list_of_jobs_has_all_parameters_of_the_standard(document: dict[str, Any]) -> None:
