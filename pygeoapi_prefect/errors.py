@@ -10,6 +10,7 @@
     ├─ JobNotFound             (JobNotFoundError)        404
     ├─ LogNotPublished                                   403
     ├─ UnsupportedMediaType                              415
+    ├─ UnsupportedContentCoding                          415
     ├─ ResultUnavailable       (JobResultNotFoundError)
     │  ├─ ResultNotReady                                 404
     │  ├─ ResultMissing                                  404
@@ -29,13 +30,14 @@
           └─ StorageUnavailable                          503
 
 Each leaf also is the pygeoapi exception that its caller in pygeoapi's API layer
-catches. HTTP status and OGC exception code are class attributes and nowhere else.
+catches. HTTP status, header fields and OGC exception code are class attributes and
+nowhere else.
 Messages reach clients: they hold no path, address, credential or stack trace.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from pygeoapi.process.base import (
     JobNotFoundError,
@@ -52,6 +54,7 @@ class PygeoapiPrefectError(Exception):
 
     http_status_code = HTTPStatus.INTERNAL_SERVER_ERROR
     ogc_exception_code = "NoApplicableCode"
+    http_headers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -97,6 +100,14 @@ class UnsupportedMediaType(PygeoapiPrefectError):
     """The body of a request is not declared to be what it has to be."""
 
     http_status_code = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    http_headers: ClassVar = {"Accept": "application/json"}
+
+
+class UnsupportedContentCoding(PygeoapiPrefectError):
+    """The body of a request is compressed, or packed in another way."""
+
+    http_status_code = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    http_headers: ClassVar = {"Accept-Encoding": "identity"}
 
 
 class ResultUnavailable(PygeoapiPrefectError, JobResultNotFoundError):
@@ -172,7 +183,9 @@ class Flaw(NamedTuple):
 
 
 class InvalidRequest(ExecutionError):
-    """The execute request does not fit the process; no job was made.
+    """The execute request, or what it refers to, does not fit the process.
+
+    Raised before there is a job; or by the flow of one, which fails with it.
 
     Attributes:
         flaws: What the message names, where it names several things.

@@ -68,6 +68,7 @@ from pygeoapi_prefect.retention import Removal, RetentionRule, removal_loop
 from pygeoapi_prefect.schemas import (
     JobStatus,
     ProcessExecutionMode,
+    ProcessResponseType,
     RequestedProcessExecutionMode,
     ReturnPreference,
 )
@@ -325,13 +326,20 @@ class PrefectManager(BaseManager):
         """
         return _media_type_and_body(self.result(self.gateway.find(job_id)))
 
-    def result(self, job: Job, preferred: ReturnPreference | None = None) -> Response:
+    def result(
+        self,
+        job: Job,
+        preferred: ReturnPreference | None = None,
+        several_as: ProcessResponseType | None = None,
+    ) -> Response:
         """Return the result of a job, in the form that was asked for.
 
         Args:
             job: The job.
             preferred: Whether the client of this very request would rather have links than
                 values.
+            several_as: In which form it wants several outputs, if not in the one that was
+                asked for.
 
         Raises:
             ResultNotReady: The job has not ended.
@@ -350,7 +358,10 @@ class PrefectManager(BaseManager):
         requested = Wishes.of_request(request).of(media_types(outputs))
         if preferred is ReturnPreference.minimal:
             requested = by_reference(requested)
-        return shape([*outputs.values()], requested, execution.response_type(request))
+        form = execution.response_type(request)
+        if several_as is not None and len(requested) > 1:
+            form = several_as
+        return shape([*outputs.values()], requested, form)
 
     def output(self, job: Job, output_id: str) -> Output:
         """Return one output of a job, whether it was asked for or not. Raises as `result` does."""

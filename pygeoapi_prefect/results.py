@@ -85,11 +85,13 @@ class Response:
 
     Attributes:
         segments: The body: bytes, and stored content that is read when it is sent.
+        transmission_modes: How outputs are in it.
     """
 
     media_type: str
     segments: Sequence[bytes | Content] = ()
     links: Sequence[Link] = ()
+    transmission_modes: frozenset[ProcessOutputTransmissionMode] = frozenset()
 
     @property
     def size(self) -> int:
@@ -146,20 +148,19 @@ def shape(
     }
     encoded = {output_id for output_id, wish in requested.items() if _is_wanted_encoded(wish)}
     if response is ProcessResponseType.document or not chosen:
-        return _document(chosen, references, encoded)
-    if len(references) == len(chosen):
-        # in a document, or in parts, outputs have their ids already
-        links = [
-            link.model_copy(update={"title": output_id}) for output_id, link in references.items()
-        ]
-        return Response(media_type=JSON_MEDIA_TYPE, links=links)
-    if len(requested) == 1:
+        shaped = _document(chosen, references, encoded)
+    elif len(references) == len(chosen):
+        shaped = _links(references)
+    elif len(requested) == 1:
         (output,) = chosen
-        return Response(
+        shaped = Response(
             media_type=_verbatim(output.media_type),
             segments=[_value(output, encoded)],
         )
-    return _multipart(chosen, references, encoded)
+    else:
+        shaped = _multipart(chosen, references, encoded)
+    modes = {requested[output.output_id].transmission_mode for output in chosen}
+    return dataclasses.replace(shaped, transmission_modes=frozenset(modes))
 
 
 def links_document(links: Sequence[Link]) -> bytes:
@@ -169,6 +170,12 @@ def links_document(links: Sequence[Link]) -> bytes:
         return json.dumps(documents[0], ensure_ascii=False).encode()
     by_output = {document["title"]: document for document in documents}
     return json.dumps(by_output, ensure_ascii=False).encode()
+
+
+def _links(references: Mapping[str, Link]) -> Response:
+    # in a document, or in parts, outputs have their ids already
+    links = [link.model_copy(update={"title": output_id}) for output_id, link in references.items()]
+    return Response(media_type=JSON_MEDIA_TYPE, links=links)
 
 
 def _link_to(output: Output) -> Link:

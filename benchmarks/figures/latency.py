@@ -22,8 +22,8 @@ def measure(
         {
             BARE: bare.call,
             ASYNC: lambda: service.execute_and_wait(Process.warm),
-            SYNC_DEPLOYED: lambda: service.execute(Process.warm, "wait"),
-            SYNC_WEB: lambda: service.execute(Process.web, "wait"),
+            SYNC_DEPLOYED: lambda: service.execute(Process.warm, "wait=60"),
+            SYNC_WEB: lambda: service.execute(Process.web, "wait=60"),
         },
         rounds=rounds,
         on_round=on_round,

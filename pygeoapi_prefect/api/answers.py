@@ -18,6 +18,7 @@ Answer = tuple[dict[str, str], int, str | bytes | Iterator[bytes]]
 NEGOTIATED_FIELDS: Final = ("Accept", "Accept-Encoding", "Accept-Language", "Prefer")
 """Of requests: what caches have to look at before they answer with what they have."""
 
+OGC_RELATIONS: Final = "http://www.opengis.net/def/rel/ogc/1.0"
 HTML_MEDIA_TYPE: Final = FORMAT_TYPES[F_HTML]
 
 

@@ -6,16 +6,21 @@ from pydantic_core import from_json
 from pygeoapi.api import API
 
 from pygeoapi_prefect.api.answers import Answer
-from pygeoapi_prefect.api.job_pages import results_page
 from pygeoapi_prefect.api.jobs import accepted_answer
 from pygeoapi_prefect.api.problems import error_answer
 from pygeoapi_prefect.api.request import Preferences, Request
 from pygeoapi_prefect.api.results import result_answer
 from pygeoapi_prefect.api.service import job_url, manager_of
-from pygeoapi_prefect.errors import InvalidRequest, ResultUnavailable, UnsupportedMediaType
+from pygeoapi_prefect.errors import (
+    InvalidRequest,
+    ResultUnavailable,
+    UnsupportedContentCoding,
+    UnsupportedMediaType,
+)
 from pygeoapi_prefect.jobs import Job
+from pygeoapi_prefect.manager import PREFERENCE_APPLIED
 from pygeoapi_prefect.media_types import JSON_MEDIA_TYPE
-from pygeoapi_prefect.schemas import JobStatus, RequestedProcessExecutionMode
+from pygeoapi_prefect.schemas import RequestedProcessExecutionMode
 
 _SUBSCRIBER_MEMBERS = ("successUri", "inProgressUri", "failedUri")
 
@@ -25,6 +30,7 @@ def execute(api: API, request: Request, process_id: str) -> Answer:
 
     Raises:
         UnsupportedMediaType: The body is declared to be something else than JSON.
+        UnsupportedContentCoding: It is compressed.
         UnknownProcess: There is no such process.
         InvalidRequest: The body is no execute request, or does not fit the process.
         ExecutionError: The job could not be made.
@@ -34,6 +40,11 @@ def execute(api: API, request: Request, process_id: str) -> Answer:
             f"Content-Type: must be {JSON_MEDIA_TYPE}; with curl, add "
             f"-H 'Content-Type: {JSON_MEDIA_TYPE}'"
         )
+    if codings := request.content_codings:
+        raise UnsupportedContentCoding(
+            f"Content-Encoding: {', '.join(sorted(codings))} is not understood; send the body as "
+            "it is, without compression"
+        )
     manager = manager_of(api)
     process = manager.process(process_id)
     preferences = request.preferences()
@@ -41,26 +52,21 @@ def execute(api: API, request: Request, process_id: str) -> Answer:
         process_id, parsed_request(request.data), _mode(preferences), preferences.wait_seconds
     )
     try:
-        headers, status, content = _answer(api, request, job)
+        answer = result_answer if job.has_ended else accepted_answer
+        headers, status, content = answer(api, request, job)
     except ResultUnavailable as error:
-        return error_answer(api, request, error, job_url(api, job.job_id))
+        headers, status, content = error_answer(api, request, error, job_url(api, job.job_id))
     longest_wait = manager.configuration.sync_job_execution_timeout_seconds
-    applied = _applied(request, job, int(longest_wait) if process.can_wait else None)
+    applied = _applied(preferences, job, int(longest_wait) if process.can_wait else None)
+    if of_result := headers.get(PREFERENCE_APPLIED):
+        applied.append(of_result)
     if applied:
-        headers["Preference-Applied"] = ", ".join(applied)
+        headers[PREFERENCE_APPLIED] = ", ".join(applied)
     if job.has_ended and manager.configuration.sync_monitor_link:
         monitor = f'<{job_url(api, job.job_id)}>; rel="monitor"'
         earlier = headers.get("Link")
         headers["Link"] = f"{earlier}, {monitor}" if earlier else monitor
     return headers, status, content
-
-
-def _answer(api: API, request: Request, job: Job) -> Answer:
-    if not job.has_ended:
-        return accepted_answer(api, request, job)
-    if request.wants_html:
-        return results_page(api, request, job)
-    return result_answer(api, request, manager_of(api).result(job, request.preferences().returns))
 
 
 def parsed_request(body: bytes) -> dict[str, Any]:
@@ -103,18 +109,17 @@ def _subscriber(subscriber: Any) -> dict[str, str] | None:
 def _mode(preferences: Preferences) -> RequestedProcessExecutionMode | None:
     if preferences.respond_async:
         return RequestedProcessExecutionMode.respond_async
-    return RequestedProcessExecutionMode.wait if preferences.waits else None
+    return None if preferences.wait_seconds is None else RequestedProcessExecutionMode.wait
 
 
-def _applied(request: Request, job: Job, longest_wait: int | None) -> list[str]:
-    """Return what was done as the client prefers (RFC 7240, section 3).
+def _applied(preferences: Preferences, job: Job, longest_wait: int | None) -> list[str]:
+    """Return how the job was waited for as the client prefers (RFC 7240, section 3).
 
     Args:
-        request: The request.
+        preferences: What the client prefers.
         job: The job, as it was when the waiting was over.
         longest_wait: For how many seconds one can wait at most; None where one cannot.
     """
-    preferences = request.preferences()
     applied = []
     if preferences.respond_async and not job.has_ended:
         applied.append("respond-async")
@@ -122,9 +127,4 @@ def _applied(request: Request, job: Job, longest_wait: int | None) -> list[str]:
         applied.append(f"wait={preferences.wait_seconds}")
     elif preferences.wait_seconds is not None and longest_wait is not None:
         applied.append(f"wait={min(preferences.wait_seconds, longest_wait)}")
-    elif preferences.waits and job.has_ended:
-        applied.append("wait")
-    has_values_or_links = job.status is JobStatus.successful and not request.wants_html
-    if preferences.returns is not None and has_values_or_links:
-        applied.append(f"return={preferences.returns}")
     return applied

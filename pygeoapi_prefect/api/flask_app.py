@@ -4,9 +4,10 @@ As for pygeoapi's own, ``PYGEOAPI_CONFIG`` and ``PYGEOAPI_OPENAPI`` must be set 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import flask
 from flask import Blueprint, Flask
@@ -18,7 +19,7 @@ from pygeoapi_prefect.api import routes
 from pygeoapi_prefect.api.answers import Answer, finished
 from pygeoapi_prefect.api.problems import error_answer, status_answer
 from pygeoapi_prefect.api.request import Request, too_large
-from pygeoapi_prefect.api.service import manager_of, prepare
+from pygeoapi_prefect.api.service import manager_of, origin, prepare
 from pygeoapi_prefect.errors import PygeoapiPrefectError
 
 _API = pygeoapi_flask_app.api_
@@ -49,10 +50,9 @@ def _view(route: routes.Route) -> Callable[..., flask.Response]:
 
 def _answer_http_error(error: HTTPException) -> flask.Response:
     """Answer what Flask itself refuses: no such page, no such method."""
-    if error.code is None or error.code < HTTPStatus.BAD_REQUEST:
-        return flask.Response(response=error.get_response().get_data(), status=error.code)
     request = _request()
-    answer = status_answer(_API, request, HTTPStatus(error.code), error.description or error.name)
+    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    answer = status_answer(_API, request, status, error.description or error.name)
     response = _response(finished(request, answer))
     if allowed := error.get_response().headers.get("Allow"):
         response.headers["Allow"] = allowed
@@ -71,6 +71,15 @@ def _answer_error(error: Exception) -> flask.Response:
         return _response(finished(request, error_answer(_API, request, error)))
     flask.current_app.logger.exception("%s %s failed", request.method, request.path)
     return _response(finished(request, routes.unexpected_answer(_API, request)))
+
+
+def _at_own_host(app: WSGIApplication) -> WSGIApplication:
+    scheme, host = origin(_API)
+
+    def at_own_host(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return app({**environ, "wsgi.url_scheme": scheme, "HTTP_HOST": host}, start_response)
+
+    return at_own_host
 
 
 def _make_app() -> Flask:
@@ -106,6 +115,7 @@ def _make_app() -> Flask:
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(RequestEntityTooLarge, _answer_too_large)
     app.register_error_handler(Exception, _answer_error)
+    app.wsgi_app = _at_own_host(app.wsgi_app)  # type: ignore[assignment,method-assign]
     return app
 
 

@@ -9,6 +9,7 @@ from pygeoapi.formats import F_HTML
 
 from pygeoapi_prefect.api.answers import (
     HTML_MEDIA_TYPE,
+    OGC_RELATIONS,
     Answer,
     document_links,
     json_answer,
@@ -17,14 +18,17 @@ from pygeoapi_prefect.api.answers import (
 from pygeoapi_prefect.api.job_pages import job_list_page, job_page
 from pygeoapi_prefect.api.problems import problem_of
 from pygeoapi_prefect.api.request import Request
-from pygeoapi_prefect.api.service import job_url, manager_of, page_links
+from pygeoapi_prefect.api.service import job_url, logs_url, manager_of, page_links
 from pygeoapi_prefect.config import LogPublication
 from pygeoapi_prefect.jobs import JOB_TYPE, Job, JobFilter, status_document
 from pygeoapi_prefect.manager import failure_of
 from pygeoapi_prefect.schemas import JobStatus
 
-RESULTS_RELATION: Final = "http://www.opengis.net/def/rel/ogc/1.0/results"
-LOG_RELATION: Final = "http://www.opengis.net/def/rel/ogc/1.0/log"
+QUERY_PARAMETERS: Final = (
+    *("type", "processID", "status", "datetime", "minDuration", "maxDuration"),
+    *("limit", "offset"),
+)
+"""Those of the list."""
 
 
 def get_job(api: API, request: Request, job_id: str) -> Answer:
@@ -143,11 +147,13 @@ def _links(api: API, job: Job) -> list[dict[str, str]]:
         link("up", f"{api.base_url}/jobs", title="All jobs"),
     ]
     if manager_of(api).configuration.publish_logs is not LogPublication.NONE:
-        links.append(link(LOG_RELATION, f"{url}/logs", title="Log of the job"))
+        links.append(
+            link(f"{OGC_RELATIONS}/log", logs_url(api, job.job_id), title="Log of the job")
+        )
     if job.status is JobStatus.successful:
         links.append(
             link(
-                RESULTS_RELATION,
+                f"{OGC_RELATIONS}/results",
                 f"{url}/results",
                 media_type=job.result_media_type,
                 title="Results of the job",

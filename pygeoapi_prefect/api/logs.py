@@ -15,17 +15,13 @@ from pygeoapi_prefect.api.answers import (
     page_answer,
 )
 from pygeoapi_prefect.api.request import Request
-from pygeoapi_prefect.api.service import job_url, manager_of
+from pygeoapi_prefect.api.service import job_url, logs_url, manager_of
 from pygeoapi_prefect.jobs import rfc3339
 from pygeoapi_prefect.logs import PAGE_MAX_LINES, LogLine, LogPosition
 
+QUERY_PARAMETERS: Final = ("after", "limit")
 LIMIT_DEFAULT: Final = 100
 TEXT_MEDIA_TYPE: Final = "text/plain; charset=utf-8"
-
-
-def logs_url(api: API, job_id: str) -> str:
-    """Return the address of the log of a job."""
-    return f"{job_url(api, job_id)}/logs"
 
 
 def get_logs(api: API, request: Request, job_id: str) -> Answer:

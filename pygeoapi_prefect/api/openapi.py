@@ -241,7 +241,7 @@ _ERRORS: Final = {
     "404": ("NotFound", "There is no such thing"),
     "410": ("Gone", "The job was dismissed, and has no results"),
     "413": ("TooLarge", "The request is too large"),
-    "415": ("UnsupportedMediaType", "The request is not declared to be JSON"),
+    "415": ("UnsupportedMediaType", "The request is not declared to be JSON, or is compressed"),
     "416": ("RangeNotSatisfiable", "The result has no such bytes"),
     "500": ("ServerError", "The job failed, or the server did"),
     "503": ("Unavailable", "The server behind this one does not answer; try again later"),
@@ -260,6 +260,12 @@ def _parameters() -> Json:
         "f": _query(
             "f",
             "Form of the response; by default what the `Accept` field says, or JSON",
+            {"type": "string", "enum": ["json", "html"]},
+        ),
+        "resultsForm": _query(
+            "f",
+            "`json` for several outputs in one document, or `html`; by default what the `Accept` "
+            "field says if that is `html`, or the form that the execute request has asked for",
             {"type": "string", "enum": ["json", "html"]},
         ),
         "lang": _query(
@@ -394,6 +400,10 @@ def _responses() -> Json:
         for name, description in _ERRORS.values()
     }
     errors["Unavailable"]["headers"] = {"Retry-After": _header("In how many seconds to try again")}
+    errors["UnsupportedMediaType"]["headers"] = {
+        "Accept": _header("What it has to be, if it is not declared to be that"),
+        "Accept-Encoding": _header("`identity` where it is compressed"),
+    }
     errors["RangeNotSatisfiable"] = {
         "description": _ERRORS["416"][1],
         "headers": {"Content-Range": _header("How many bytes it has")},
@@ -573,7 +583,7 @@ def _paths() -> Json:
                 "getJobResults",
                 "Results of a job, as its request asked for them",
                 "jobs",
-                _refs("parameters", "returnPreference", "range"),
+                _refs("parameters", "resultsForm", "returnPreference", "range"),
                 {**_answers("Results", *result_errors), **results},
             ),
         },
@@ -583,7 +593,7 @@ def _paths() -> Json:
                 "getJobLogs",
                 "Log of a job, oldest lines first; its `next` link follows a running job",
                 "jobs",
-                _refs("parameters", "logLimit", "logAfter"),
+                _refs("parameters", "logLimit", "logAfter", "f", "lang"),
                 _answers("JobLog", *job_errors, "403"),
             ),
         },

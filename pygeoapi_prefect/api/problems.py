@@ -46,7 +46,8 @@ def error_answer(
     api: API, request: Request, error: PygeoapiPrefectError, instance: str | None = None
 ) -> Answer:
     """Return the answer to a request that failed."""
-    return _answer(api, request, problem_of(error, instance or request.path))
+    headers, status, content = _answer(api, request, problem_of(error, instance or request.path))
+    return {**headers, **error.http_headers}, status, content
 
 
 def status_answer(api: API, request: Request, status: HTTPStatus, detail: str) -> Answer:

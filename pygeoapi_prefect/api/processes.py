@@ -1,18 +1,24 @@
 """The list of processes, and their descriptions."""
 
 import copy
-from typing import Any, Final
+import urllib.parse
+from typing import Any
 
 from pygeoapi import l10n
 from pygeoapi.api import API
 
-from pygeoapi_prefect.api.answers import Answer, document_links, json_answer, link, page_answer
+from pygeoapi_prefect.api.answers import (
+    OGC_RELATIONS,
+    Answer,
+    document_links,
+    json_answer,
+    link,
+    page_answer,
+)
 from pygeoapi_prefect.api.request import Request
 from pygeoapi_prefect.api.service import manager_of, page_links
 from pygeoapi_prefect.errors import UnknownProcess
 from pygeoapi_prefect.schemas import ProcessJobControlOption, ProcessOutputTransmissionMode
-
-_RELATIONS: Final = "http://www.opengis.net/def/rel/ogc/1.0"
 
 
 def get_processes(api: API, request: Request) -> Answer:
@@ -66,12 +72,13 @@ def _description(api: API, request: Request, process_id: str) -> dict[str, Any]:
     description.setdefault(
         "outputTransmission", [mode.value for mode in ProcessOutputTransmissionMode]
     )
-    url = f"{api.base_url}/processes/{process_id}"
+    quoted = urllib.parse.quote(process_id, safe="")
+    url = f"{api.base_url}/processes/{quoted}"
     description["links"] = [
         *(description.get("links") or []),
         *document_links(request, url),
-        link(f"{_RELATIONS}/execute", f"{url}/execution", title="Execute this process"),
-        link(f"{_RELATIONS}/job-list", f"{api.base_url}/jobs?processID={process_id}", title="Jobs"),
+        link(f"{OGC_RELATIONS}/execute", f"{url}/execution", title="Execute this process"),
+        link(f"{OGC_RELATIONS}/job-list", f"{api.base_url}/jobs?processID={quoted}", title="Jobs"),
     ]
     return description
 

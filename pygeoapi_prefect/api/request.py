@@ -14,12 +14,15 @@ from pygeoapi.formats import F_HTML, F_JSON, F_JSONLD, FORMAT_TYPES
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header, parse_list_header, parse_options_header
 
+from pygeoapi_prefect.dialect import cut
 from pygeoapi_prefect.errors import InvalidParameter, RequestTooLarge
 from pygeoapi_prefect.schemas import ReturnPreference
 
 LIMIT_DEFAULT: Final = 10
 LIMIT_MAX: Final = 10_000
 MAX_INTEGER: Final = 2**31 - 1
+IDENTITY: Final = "identity"
+"""The content coding that is none."""
 
 _DATE: Final = r"\d{4}-\d{2}-\d{2}"
 _DATE_TIME = re.compile(rf"{_DATE}[Tt ]\d{{2}}:\d{{2}}:\d{{2}}(\.\d+)?([Zz]|[+-]\d{{2}}:\d{{2}})")
@@ -87,6 +90,12 @@ class Request(APIRequest):
         return media_type == FORMAT_TYPES[F_JSON] or media_type.endswith("+json")
 
     @property
+    def content_codings(self) -> set[str]:
+        """In what the body is packed, by what the client says (RFC 9110, section 8.4)."""
+        codings = parse_list_header(self.field("content-encoding"))
+        return {coding.lower() for coding in codings} - {IDENTITY}
+
+    @property
     def accept(self) -> MIMEAccept:
         """The media types that the client accepts, best first."""
         return parse_accept_header(self.field("accept"), MIMEAccept)
@@ -131,6 +140,15 @@ class Request(APIRequest):
                 "by commas"
             )
         return values
+
+    def refuse_unknown(self, known: Iterable[str]) -> None:
+        """Raise `InvalidParameter` where the query has other parameters, such as misspelt ones."""
+        known = list(known)
+        for name, _ in self.parameters:
+            if name not in known:
+                raise InvalidParameter(
+                    f"unknown query parameter {cut(name, 80)!r}; known: {', '.join(known)}"
+                )
 
     def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
         """Return a parameter that is a whole number. Larger ones count as `maximum`."""
@@ -227,13 +245,12 @@ class Preferences:
     """What a client prefers (RFC 7240). What is not understood is left out, as the RFC says.
 
     Attributes:
+        respond_async: Whether it wants an answer before the job has ended.
         wait_seconds: How long it waits at most.
-        waits: Whether it says that it waits, for however long.
         returns: Whether it wants values or links.
     """
 
     respond_async: bool = False
-    waits: bool = False
     wait_seconds: int | None = None
     returns: ReturnPreference | None = None
 
@@ -244,11 +261,9 @@ class Preferences:
         for item in parse_list_header(fields):
             name, _, value = item.partition(";")[0].partition("=")
             values.setdefault(name.strip().lower(), value.strip().strip('"').lower())
-        wait = values.get("wait")
-        returns = values.get("return", "")
+        wait, returns = values.get("wait", ""), values.get("return", "")
         return cls(
-            respond_async="respond-async" in values,
-            waits=wait is not None,
-            wait_seconds=int(wait) if wait and re.fullmatch(r"[0-9]{1,9}", wait) else None,
+            respond_async=values.get("respond-async") == "",
+            wait_seconds=int(wait) if re.fullmatch(r"[0-9]{1,9}", wait) else None,
             returns=ReturnPreference(returns) if returns in (*ReturnPreference,) else None,
         )

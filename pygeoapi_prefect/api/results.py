@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from http import HTTPStatus
+from typing import Final
 
 from pygeoapi.api import API
 from werkzeug.http import parse_etags, parse_if_range_header, parse_range_header
@@ -11,25 +12,33 @@ from pygeoapi_prefect.api.answers import Answer, headers_of
 from pygeoapi_prefect.api.job_pages import results_page
 from pygeoapi_prefect.api.request import Request
 from pygeoapi_prefect.api.service import manager_of
+from pygeoapi_prefect.jobs import Job
+from pygeoapi_prefect.manager import PREFERENCE_APPLIED
 from pygeoapi_prefect.results import Content, Response
+from pygeoapi_prefect.schemas import (
+    ProcessOutputTransmissionMode,
+    ProcessResponseType,
+    ReturnPreference,
+)
+
+_MODE_OF: Final = {
+    ReturnPreference.minimal: ProcessOutputTransmissionMode.REFERENCE,
+    ReturnPreference.representation: ProcessOutputTransmissionMode.VALUE,
+}
 
 
 def get_results(api: API, request: Request, job_id: str) -> Answer:
     """Return the result of a job, in the form that its request asked for (/req/core/job-results).
 
+    Where that is several outputs beside each other, ``f=json`` gets them as one document.
+
     Raises:
         JobNotFound: There is no such job.
         ResultUnavailable: It has no result, not yet or not any more.
     """
-    manager = manager_of(api)
-    job = manager.gateway.find(job_id)
-    if request.wants_html:
-        return results_page(api, request, job)
-    preferred = request.preferences().returns
-    answer = result_answer(api, request, manager.result(job, preferred))
-    if preferred is not None:
-        answer[0]["Preference-Applied"] = f"return={preferred}"
-    return answer
+    job = manager_of(api).gateway.find(job_id)
+    several_as = ProcessResponseType.document if request.params.get("f") else None
+    return result_answer(api, request, job, several_as)
 
 
 def get_output(api: API, request: Request, job_id: str, output_id: str) -> Answer:
@@ -42,12 +51,34 @@ def get_output(api: API, request: Request, job_id: str, output_id: str) -> Answe
     manager = manager_of(api)
     output = manager.output(manager.gateway.find(job_id), output_id)
     response = Response(media_type=output.media_type, segments=[output.content])
-    return result_answer(api, request, response, f"{job_id}/{output_id}")
+    return _sent(api, request, response, f"{job_id}/{output_id}")
 
 
 def result_answer(
-    api: API, request: Request, response: Response, identity: str | None = None
+    api: API, request: Request, job: Job, several_as: ProcessResponseType | None = None
 ) -> Answer:
+    """Return the result of a job: as a page, or by value or by link as the client prefers.
+
+    Args:
+        api: pygeoapi's API.
+        request: The request.
+        job: The job.
+        several_as: See `PrefectManager.result`.
+
+    Raises:
+        ResultUnavailable: It has no result, not yet or not any more.
+    """
+    if request.wants_html:
+        return results_page(api, request, job)
+    preferred = request.preferences().returns
+    response = manager_of(api).result(job, preferred, several_as)
+    answer = _sent(api, request, response)
+    if preferred is not None and response.transmission_modes <= {_MODE_OF[preferred]}:
+        answer[0][PREFERENCE_APPLIED] = f"return={preferred}"
+    return answer
+
+
+def _sent(api: API, request: Request, response: Response, identity: str | None = None) -> Answer:
     """Return the answer that hands out a result (/req/core/process-execute-sync-...).
 
     Args:

@@ -38,12 +38,14 @@ class Route:
             ``{name:path}`` may have slashes.
         function: Called with API, request, and what the path names.
         formats: What clients may ask for with ``f``.
+        query_parameters: What else the query may have; anything if that is None.
     """
 
     method: str
     path: str
     function: Callable[..., Answer]
     formats: tuple[str, ...] = (F_JSON, F_HTML)
+    query_parameters: tuple[str, ...] | None = None
 
 
 ROUTES: Final = (
@@ -53,14 +55,17 @@ ROUTES: Final = (
     Route("GET", "/processes", processes.get_processes),
     Route("GET", "/processes/{process_id}", processes.get_process),
     Route("POST", "/processes/{process_id}/execution", execution.execute),
-    Route("GET", "/jobs", jobs.get_jobs),
+    Route("GET", "/jobs", jobs.get_jobs, query_parameters=jobs.QUERY_PARAMETERS),
     Route("GET", "/jobs/{job_id}", jobs.get_job),
     Route("DELETE", "/jobs/{job_id}", jobs.delete_job),
-    Route("GET", "/jobs/{job_id}/logs", logs.get_logs),
+    Route("GET", "/jobs/{job_id}/logs", logs.get_logs, query_parameters=logs.QUERY_PARAMETERS),
     Route("GET", "/jobs/{job_id}/results", results.get_results),
     Route("GET", "/jobs/{job_id}/results/{output_id:path}", results.get_output),
     Route("GET", "/pygeoapi-prefect/{name:path}", assets.get_asset),
 )
+
+
+COMMON_QUERY_PARAMETERS: Final = ("f", "lang")
 
 
 def answer(api: API, request: Request, route: Route, parameters: Mapping[str, Any]) -> Answer:
@@ -68,6 +73,8 @@ def answer(api: API, request: Request, route: Route, parameters: Mapping[str, An
     try:
         if request.params.get("f") and request.format not in route.formats:
             raise InvalidParameter(f"f: must be one of {', '.join(route.formats)}")
+        if route.query_parameters is not None:
+            request.refuse_unknown((*route.query_parameters, *COMMON_QUERY_PARAMETERS))
         made = route.function(api, request, **parameters)
     except PygeoapiPrefectError as error:
         if error.http_status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:

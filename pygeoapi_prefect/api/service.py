@@ -30,6 +30,16 @@ def prepare(api: API) -> None:
     limits.setdefault("max_items", LIMIT_MAX)
 
 
+def origin(api: API) -> tuple[str, str]:
+    """Return scheme and host of this service, as its configuration has them.
+
+    Requests are taken for ones to that host, whatever they say: the frameworks make the
+    addresses of redirects of it, and anybody can send any ``Host``.
+    """
+    url = urllib.parse.urlsplit(api.config["server"]["url"])
+    return url.scheme, url.netloc.rpartition("@")[2]
+
+
 def manager_of(api: API) -> PrefectManager:
     """Return the process manager of an API for which `prepare` was called."""
     return cast(PrefectManager, api.manager)
@@ -38,6 +48,11 @@ def manager_of(api: API) -> PrefectManager:
 def job_url(api: API, job_id: str) -> str:
     """Return the address of a job."""
     return f"{api.base_url}/jobs/{urllib.parse.quote(job_id, safe='')}"
+
+
+def logs_url(api: API, job_id: str) -> str:
+    """Return the address of the log of a job."""
+    return f"{job_url(api, job_id)}/logs"
 
 
 def output_url(api: API, job_id: str, output_id: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from pygeoapi import starlette_app as pygeoapi_starlette_app
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -24,7 +24,7 @@ from pygeoapi_prefect.api import routes
 from pygeoapi_prefect.api.answers import Answer, finished
 from pygeoapi_prefect.api.problems import error_answer, status_answer
 from pygeoapi_prefect.api.request import Request, too_large
-from pygeoapi_prefect.api.service import manager_of, prepare
+from pygeoapi_prefect.api.service import manager_of, origin, prepare
 from pygeoapi_prefect.errors import PygeoapiPrefectError
 
 _API = pygeoapi_starlette_app.api_
@@ -35,6 +35,20 @@ def _response(answer: Answer) -> Response:
     if isinstance(content, str | bytes):
         return Response(content, int(status), headers)
     return StreamingResponse(content, int(status), headers)
+
+
+class _OwnHost:
+    """Middleware that takes requests for ones to our own host; see `service.origin`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._scheme, self._host = origin(_API)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "scheme": self._scheme, "headers": [*scope["headers"]]}
+            MutableHeaders(scope=scope)["host"] = self._host
+        await self._app(scope, receive, send)
 
 
 class _BodyLimit:
@@ -110,6 +124,7 @@ def _extended_app() -> Starlette:
             # pygeoapi's lets other sites' pages send nothing but forms
             middleware.kwargs["allow_headers"] = ["*"]
     limit = manager_of(_API).configuration.max_request_bytes
+    app.user_middleware.insert(0, Middleware(_OwnHost))  # outermost: others redirect too
     # innermost: what it raises has an answer like any other error
     app.user_middleware.append(Middleware(_BodyLimit, limit=limit))
     prefix = pygeoapi_starlette_app.url_prefix

@@ -56,7 +56,7 @@ def expected(lakes: dict[str, Any], grib: Path) -> list[tuple[float, float]]:
     return figures
 
 
-@pytest.mark.parametrize("prefer", ["wait", "respond-async"])
+@pytest.mark.parametrize("prefer", ["wait=600", "respond-async"])
 def test_the_mean_temperature_of_each_lake_is_what_its_pixels_say(
     service: Service,
     lakes: dict[str, Any],

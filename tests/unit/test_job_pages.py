@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from flask.testing import FlaskClient
+from prefect.states import Failed
 
 from pygeoapi_prefect.api.job_pages import SHOWN_INPUTS_MAX_BYTES
 from pygeoapi_prefect.manager import PrefectManager
@@ -67,6 +68,18 @@ def test_the_page_of_a_job_links_to_its_flow_run(
     flow_run_id = manager.gateway.find(job_id).flow_run_id
 
     assert f"{PREFECT_UI}runs/flow-run/{flow_run_id}" in page(client, f"/jobs/{job_id}")
+
+
+def test_why_a_job_failed_is_shown_as_it_was_said(
+    manager: PrefectManager, gateway: InMemoryGateway, client: FlaskClient
+) -> None:
+    job_id = submitted(manager)
+    gateway.set_state(job_id, Failed(message="ValueError: 5 < 6 & <b>7</b>"))
+
+    for path in (f"/jobs/{job_id}", "/jobs"):
+        content = page(client, path)
+        assert "ValueError: 5 &lt; 6 &amp; &lt;b&gt;7&lt;/b&gt;<" in content
+        assert "&amp;lt;" not in content
 
 
 def test_large_inputs_are_left_out(manager: PrefectManager, client: FlaskClient) -> None:

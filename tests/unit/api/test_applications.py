@@ -126,3 +126,14 @@ def test_a_body_over_the_limit_is_not_read_to_its_end_where_nobody_says_how_long
 
     assert answer.status_code == 413
     assert sent <= MAX_REQUEST_BYTES + 2000
+
+
+def test_no_redirect_leads_to_a_host_that_a_client_makes_up(send: Send) -> None:
+    paths = ("/jobs/", "/jobs//x", "/jobs/..%2f", "//elsewhere.example/jobs/")
+
+    answers = [send("GET", path, headers={"Host": "elsewhere.example"}) for path in paths]
+
+    places = [answer.headers["Location"] for answer in answers if answer.is_redirect]
+    assert places
+    assert all(place.startswith("http://localhost:5000/jobs") for place in places)
+    assert not any("http://elsewhere.example" in answer.text for answer in answers)

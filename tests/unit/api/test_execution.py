@@ -1,5 +1,6 @@
 """Execution of processes: what is asked for, and what comes of it."""
 
+import gzip
 from typing import Any
 
 import pytest
@@ -103,6 +104,8 @@ def test_what_is_not_declared_to_be_json_makes_no_job(
 
     assert answer.status == 415
     assert "-H 'Content-Type: application/json'" in answer.json["detail"]
+    assert answer.headers["Accept"] == "application/json"
+    assert "Accept-Encoding" not in answer.headers
     assert service.gateway.runs == {}
 
 
@@ -118,6 +121,23 @@ def test_what_is_not_declared_to_be_json_makes_no_job(
 )
 def test_what_is_json_or_says_nothing_is_taken(service: Service, headers: dict[str, str]) -> None:
     assert service.send("POST", EXECUTION, {}, headers).status == 200
+
+
+@pytest.mark.parametrize("service", FRAMEWORKS, indirect=True)
+def test_a_compressed_body_is_refused_and_makes_no_job(service: Service) -> None:
+    for coding in ("gzip", "GZIP", "identity, br"):
+        headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+
+        answer = service.send("POST", EXECUTION, gzip.compress(b"{}"), headers)
+
+        assert (answer.status, answer.headers["Accept-Encoding"]) == (415, "identity")
+        assert "without compression" in answer.json["detail"]
+    assert service.gateway.runs == {}
+
+
+@pytest.mark.parametrize("coding", ["", "identity", "Identity"])
+def test_a_body_that_is_as_it_is_may_say_so(service: Service, coding: str) -> None:
+    assert service.send("POST", EXECUTION, {}, {"Content-Encoding": coding}).status == 200
 
 
 def test_an_unknown_process_is_not_found(service: Service) -> None:
@@ -152,6 +172,14 @@ def test_who_prefers_both_gets_the_result_if_it_is_there_in_time(service: Servic
 
     assert (answer.status, answer.json) == (200, 1)
     assert answer.headers["Preference-Applied"] == "wait=10"
+
+
+@pytest.mark.parametrize("prefer", ["wait", "wait=soon", "wait=-1"])
+def test_a_wait_that_is_none_is_not_applied(service: Service, prefer: str) -> None:
+    answer = service.send("POST", EXECUTION, {}, {"Prefer": prefer})
+
+    assert answer.status == 200
+    assert "Preference-Applied" not in answer.headers
 
 
 @pytest.mark.parametrize("prefer", ["wait=0", "respond-async, wait=0"])
@@ -220,6 +248,42 @@ def test_what_is_expressly_wanted_by_value_comes_by_value(service: Service) -> N
     answer = service.send("POST", EXECUTION, {"outputs": outputs}, {"Prefer": "return=minimal"})
 
     assert answer.body.decode() == Table.CSV
+    assert "Preference-Applied" not in answer.headers
+
+
+def test_who_gets_links_for_values_is_not_told_otherwise(service: Service) -> None:
+    outputs = {"csv": {"transmissionMode": "reference"}}
+    prefer = {"Prefer": "return=representation, wait=10"}
+
+    answer = service.send("POST", EXECUTION, {"outputs": outputs}, prefer)
+
+    assert (answer.status, answer.headers["Preference-Applied"]) == (204, "wait=10")
+
+
+def test_all_that_was_done_as_preferred_is_told(service: Service) -> None:
+    prefer = {"Prefer": "return=minimal, wait=10"}
+    body = {"response": "document"}
+
+    answer = service.send("POST", EXECUTION, body, prefer)
+
+    assert answer.headers["Preference-Applied"] == "wait=10, return=minimal"
+    assert {*answer.json["csv"]} == {"href", "rel", "type"}
+
+
+def test_of_a_job_that_is_not_there_yet_no_values_or_links_are_promised(service: Service) -> None:
+    prefer = {"Prefer": "respond-async, return=minimal"}
+
+    answer = service.send("POST", EXECUTION, {}, prefer)
+
+    assert (answer.status, answer.headers["Preference-Applied"]) == (201, "respond-async")
+
+
+def test_who_waits_for_a_job_that_fails_has_been_waited_for(service: Service) -> None:
+    body = {"inputs": {"fail": "bug"}}
+
+    answer = service.send("POST", EXECUTION, body, {"Prefer": "wait=10, return=minimal"})
+
+    assert (answer.status, answer.headers["Preference-Applied"]) == (500, "wait=10")
 
 
 def test_a_document_has_values_and_links(service: Service) -> None:
@@ -260,6 +324,8 @@ def test_the_job_of_a_synchronous_answer_is_linked_where_the_operator_wants_it(
 
     (job_id,) = service.gateway.runs
     assert answer.headers["Link"] == f'<{URL}/jobs/{job_id}>; rel="monitor"'
+    failed = service.send("POST", EXECUTION, {"inputs": {"fail": "bug"}})
+    assert failed.headers["Link"] == f'<{failed.json["instance"]}>; rel="monitor"'
 
 
 def test_a_prefect_server_that_is_down_is_an_error_that_says_so(service: Service) -> None:

@@ -121,13 +121,22 @@ def test_a_parameter_without_meaning_is_refused(service: Service, query: str) ->
     assert answer.json["detail"].startswith(query.partition("=")[0] + ":")
 
 
-def test_an_unknown_parameter_is_ignored(service: Service) -> None:
-    assert service.send("GET", "/jobs?colour=blue").status == 200
+def test_a_parameter_that_there_is_not_is_refused(service: Service) -> None:
+    log = f"/jobs/{service.submit('table', {})}/logs"
+
+    for path, known in (
+        ("/jobs?lang=en&f=json&statuss=failed", "type, processID, status, datetime,"),
+        (f"{log}?lang=en&f=json&statuss=failed", "known: after, limit, f, lang"),
+    ):
+        answer = service.send("GET", path)
+        assert (answer.status, answer.json["code"]) == (400, "InvalidParameterValue")
+        assert "unknown query parameter 'statuss'" in answer.json["detail"]
+        assert known in answer.json["detail"]
 
 
 def test_links_lead_through_all_pages_and_keep_the_query(service: Service) -> None:
     jobs = [service.submit("table", {}) for _ in range(5)]
-    url, seen = f"{URL}/jobs?status=accepted,running&limit=2&colour=blue", []
+    url, seen = f"{URL}/jobs?status=accepted,running&limit=2&lang=en", []
     pages = []
 
     while url:
@@ -138,7 +147,7 @@ def test_links_lead_through_all_pages_and_keep_the_query(service: Service) -> No
         for link in answer["links"]:
             query = parse_qs(urlsplit(link["href"]).query)
             assert (query["status"], query["limit"]) == (["accepted,running"], ["2"])
-            assert query["colour"] == ["blue"]
+            assert query["lang"] == ["en"]
         url = pages[-1].get("next", "")
 
     assert seen == jobs[::-1]

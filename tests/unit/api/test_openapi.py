@@ -74,13 +74,25 @@ def test_every_operation_tells_its_errors(document: dict[str, Any]) -> None:
                 assert {"413", "415"} <= operation["responses"].keys()
 
 
-def test_the_list_of_jobs_has_all_parameters_of_the_standard(document: dict[str, Any]) -> None:
-    parameters = {
+def parameters_of(document: dict[str, Any], path: str) -> set[str]:
+    return {
         document["components"]["parameters"][reference["$ref"].rpartition("/")[2]]["name"]
-        for reference in document["paths"]["/jobs"]["get"]["parameters"]
+        for reference in document["paths"][path]["get"]["parameters"]
     }
 
-    assert parameters >= {
+
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/{jobId}/logs"])
+def test_what_is_described_is_all_that_is_known(document: dict[str, Any], path: str) -> None:
+    (known,) = (
+        one.query_parameters for one in routes.ROUTES if one.path == path.replace("Id", "_id")
+    )
+
+    assert known is not None
+    assert parameters_of(document, path) == {*known, *routes.COMMON_QUERY_PARAMETERS}
+
+
+def test_the_list_of_jobs_has_all_parameters_of_the_standard(document: dict[str, Any]) -> None:
+    assert parameters_of(document, "/jobs") >= {
         *("type", "processID", "status", "datetime", "minDuration", "maxDuration", "limit")
     }
 

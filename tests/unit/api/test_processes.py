@@ -48,6 +48,16 @@ def test_a_process_of_the_application_has_a_page(service: Service) -> None:
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html")
 
 
+def test_links_lead_to_a_process_with_any_name(service: Service) -> None:
+    service.manager.processes["a&b c"] = {"type": "process", "processor": {"name": "HelloWorld"}}
+
+    links = service.send("GET", "/processes").json["processes"][-1]["links"]
+    hrefs = {link["rel"].rpartition("/")[2]: link["href"] for link in links}
+
+    assert hrefs["execute"] == f"{URL}/processes/a%26b%20c/execution"
+    assert hrefs["job-list"] == f"{URL}/jobs?processID=a%26b%20c"
+
+
 def test_an_unknown_process_is_not_found(service: Service) -> None:
     answer = service.send("GET", "/processes/none")
 

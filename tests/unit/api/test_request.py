@@ -30,12 +30,16 @@ def request_of(request: pytest.FixtureRequest) -> Any:
     [
         ("", Preferences()),
         ("respond-async", Preferences(respond_async=True)),
-        ("RESPOND-ASYNC , Wait=10", Preferences(respond_async=True, waits=True, wait_seconds=10)),
-        ('wait="5"', Preferences(waits=True, wait_seconds=5)),
-        ("wait", Preferences(waits=True)),
-        ("wait=soon", Preferences(waits=True)),
-        ("wait=-1", Preferences(waits=True)),
-        ("wait=3, wait=9", Preferences(waits=True, wait_seconds=3)),
+        ("RESPOND-ASYNC , Wait=10", Preferences(respond_async=True, wait_seconds=10)),
+        ('wait="5"', Preferences(wait_seconds=5)),
+        ("wait", Preferences()),
+        ("wait=", Preferences()),
+        ("wait=soon", Preferences()),
+        ("wait=-1", Preferences()),
+        ("wait=3, wait=9", Preferences(wait_seconds=3)),
+        ("wait=soon, wait=9", Preferences()),
+        ('respond-async=""', Preferences(respond_async=True)),
+        ("respond-async=no", Preferences()),
         ("return=minimal", Preferences(returns=ReturnPreference.minimal)),
         (
             "return=representation; foo=1, handling=lenient",
@@ -53,7 +57,7 @@ def test_preferences_are_read_as_rfc_7240_has_them(fields: str, expected: Prefer
 def test_preferences_may_stand_on_several_lines(request_of: Any) -> None:
     request = request_of("/jobs", ("Prefer", "respond-async"), ("Prefer", "wait=1"))
 
-    assert request.preferences() == Preferences(respond_async=True, waits=True, wait_seconds=1)
+    assert request.preferences() == Preferences(respond_async=True, wait_seconds=1)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,27 @@ def test_several_results_are_one_multipart_message(service: Service, job: str) -
         assert b"Content-ID: " + content_id in answer.body
 
 
+def test_who_asks_for_json_gets_several_results_as_one_document(service: Service, job: str) -> None:
+    answer = service.send("GET", f"{job}/results?f=json", headers={"Accept": "text/html"})
+
+    assert answer.headers["Content-Type"].startswith("application/json")
+    csv = {"value": Table.CSV, "mediaType": "text/csv"}
+    assert answer.json == {"csv": csv, "note": "5 < 6", "rows": 1}
+
+    headers = {"Prefer": "return=minimal"}
+    links = service.send("GET", f"{job}/results?f=json", headers=headers)
+
+    assert links.headers["Preference-Applied"] == "return=minimal"
+    assert links.json["csv"]["href"].endswith(f"{job}/results/csv")
+
+
+def test_one_result_is_its_value_also_where_json_is_asked_for(service: Service) -> None:
+    job_id = service.submit("table", {}, outputs={"csv": {}})
+    service.run(job_id)
+
+    assert service.send("GET", f"/jobs/{job_id}/results?f=json").body == CSV
+
+
 def test_who_prefers_little_gets_links_to_results(service: Service, job: str) -> None:
     answer = service.send("GET", f"{job}/results", headers={"Prefer": "return=minimal"})
 
