@@ -13,19 +13,18 @@ from pygeoapi_prefect.api.service import manager_of
 from pygeoapi_prefect.errors import UnknownProcess
 from pygeoapi_prefect.manager import PrefectManager
 
-REDOC: Final = "redoc"
 MEDIA_TYPE: Final = "application/vnd.oai.openapi+json;version=3.0"
 
 
 def get_openapi(api: API, request: Request) -> Answer:
     """Return the OpenAPI document, or a page that shows it (/req/oas30/...).
 
-    The page is ours, which needs no other server; with ``ui=redoc`` it is pygeoapi's.
+    The page is ours, which needs no other server, also where pygeoapi would show Redoc.
     """
-    if request.wants_html and request.params.get("ui") != REDOC:
+    if request.wants_html:
         links = document_links(request, f"{api.base_url}/openapi")
         return page_answer(api, request, "openapi/swagger.html", {"links": links})
-    if request.wants_html or not isinstance(api.openapi, Mapping):
+    if not isinstance(api.openapi, Mapping):
         answer: Answer = openapi_(api, request)
         return answer
     document = api.openapi

@@ -56,6 +56,9 @@ def complete(document: Mapping[str, Any]) -> Json:
     paths.pop("/jobs/{jobId}", None)
     paths.pop("/jobs/{jobId}/results", None)
     paths.update(_paths())
+    # pygeoapi names all that it could have, and each would be an empty section of the page
+    used = {tag for operations in paths.values() for tag in _tags(operations)}
+    completed["tags"] = [tag for tag in completed.get("tags", ()) if tag["name"] in used]
     localised: Json = _localised(completed)
     return localised
 
@@ -495,6 +498,12 @@ def _describe_execution(operation: Json) -> None:
     operation["callbacks"] = _callbacks()
 
 
+def _tags(operations: Json) -> set[str]:
+    """Return the tags of the operations of a path, beside which it may have parameters."""
+    methods = (one for one in operations.values() if isinstance(one, dict))
+    return {tag for operation in methods for tag in operation.get("tags", ())}
+
+
 def _callbacks() -> Json:
     """Return what subscribers are sent (/req/callback/job-callback)."""
 
@@ -542,7 +551,7 @@ def _paths() -> Json:
             "get": _operation(
                 "getProcesses",
                 "Processes",
-                "server",
+                "processes",
                 _refs("parameters", "limit", "offset", "f", "lang"),
                 _answers("ProcessList", "400", "500"),
             )

@@ -47,11 +47,7 @@ function showStatus(status) {
     setText("announcement", `${t(name)}. ${message}`);
   }
   setText("message", message);
-  setText("progress-text", String(progress));
-  document.getElementById("progress").setAttribute("aria-valuenow", progress);
-  const bar = document.getElementById("progress-bar");
-  bar.style.width = `${progress}%`;
-  bar.className = `progress-bar status-bar-${name}`;
+  showProgress(Math.trunc(progress));
   times = status;
   for (const fact of ["created", "started", "finished"]) {
     const element = document.querySelector(`[data-fact="${fact}"]`);
@@ -60,6 +56,14 @@ function showStatus(status) {
   }
   showDuration();
   showDismiss();
+}
+
+/** Show how far a job is; 0 is what is told of one that tells nothing. */
+function showProgress(percent) {
+  const bar = document.getElementById("progress");
+  if (percent === 0) bar.removeAttribute("value");
+  else bar.value = percent;
+  setText("progress-text", percent === 0 ? "" : `${percent} %`);
 }
 
 function showDuration() {

@@ -8,6 +8,9 @@ const MAP_MAX_BYTES = 5_000_000;
 const IMAGE_MAX_BYTES = 20_000_000;
 const TABLE_MAX_ROWS = 10;
 const POPUP_MAX_MEMBERS = 30;
+const SIGNIFICANT_DIGITS = 6;
+const LONG_TEXT_CHARACTERS = 30;
+const MAX_DIGITS = 15; // those that a number surely has
 
 /**
  * Show a preview of an output.
@@ -177,19 +180,49 @@ async function table(source) {
   if (source.size > TEXT_MAX_BYTES) rows.pop(); // cut off in the middle
   const [head = [], ...body] = rows;
   const first = body.slice(0, TABLE_MAX_ROWS);
+  const numeric = head.map((_, column) => isNumeric(first, column));
   const shown = h(
     "div",
-    { class: "table-responsive", tabindex: "0" },
+    { class: "table-responsive", tabindex: "0", role: "group", "aria-label": source.title },
     h(
       "table",
       { class: "table table-sm table-striped mb-0" },
       h("caption", { class: "visually-hidden" }, source.title),
-      h("thead", {}, h("tr", {}, ...head.map((cell) => h("th", { scope: "col" }, cell)))),
-      h("tbody", {}, ...first.map((row) => h("tr", {}, ...row.map((cell) => h("td", {}, cell))))),
+      h("thead", {}, h("tr", {}, ...head.map((cell, i) => h("th", { scope: "col", class: cellClass(cell, numeric[i]) }, cell)))),
+      h("tbody", {}, ...first.map((row) => h("tr", {}, ...row.map((cell, i) => tableCell(cell, numeric[i]))))),
     ),
   );
   const isAll = body.length === first.length && source.size <= TEXT_MAX_BYTES;
   return [shown, note(isAll ? t("Rows: {n}", { n: first.length }) : t("First {n} rows", { n: first.length }))];
+}
+
+const NUMBER = /^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$/i;
+
+/** Whether a column has numbers, and nothing else but gaps. */
+function isNumeric(rows, column) {
+  const cells = rows.map((row) => row[column] ?? "").filter((cell) => cell.trim() !== "");
+  return cells.length > 0 && cells.every((cell) => NUMBER.test(cell));
+}
+
+function cellClass(cell, isNumber) {
+  if (isNumber) return "number-cell";
+  return cell.length > LONG_TEXT_CHARACTERS ? "long-cell" : null;
+}
+
+function tableCell(cell, isNumber) {
+  const shown = isNumber ? shortNumber(cell) : cell;
+  return h("td", { class: cellClass(cell, isNumber), title: shown === cell ? null : cell }, shown);
+}
+
+/** A number with the digits that a reader compares: all before the point, some after it. */
+function shortNumber(text) {
+  if (!/[.e]/i.test(text)) return text; // counts and ids
+  const value = Number(text);
+  const whole = Math.trunc(Math.abs(value)).toString().length;
+  const digits = Math.max(SIGNIFICANT_DIGITS, whole + 2);
+  const given = text.replace(/e.*/i, "").replace(/\D/g, "").length;
+  if (!Number.isFinite(value) || digits > MAX_DIGITS || given <= digits) return text;
+  return String(Number(value.toPrecision(digits)));
 }
 
 /** Rows of CSV (RFC 4180). */

@@ -281,7 +281,7 @@ async function execute(body) {
       body,
     });
     const answer = response.status === 204 ? {} : await jsonOf(response);
-    if (response.status === 201) showJob(answer);
+    if (response.status === 201) goToJob(answer);
     else showResults(answer, (performance.now() - startedAt) / 1000);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
@@ -299,13 +299,11 @@ function show(summary, ...content) {
   result.scrollIntoView({ block: "start" });
 }
 
-function showJob(statusInfo) {
-  const address = apiUrl("jobs", statusInfo.jobID);
+/** A job that goes on by itself is followed on its own page. */
+function goToJob({ jobID }) {
+  const address = apiUrl("jobs", jobID);
   address.search = "f=html";
-  const link = h("a", { class: "btn btn-primary", href: address, id: "job-link" }, t("Open its page"));
-  const id = h("p", { class: "small text-muted" }, h("code", {}, statusInfo.jobID));
-  show(t("The job was accepted and goes on by itself."), id, link);
-  link.focus();
+  window.location.assign(address);
 }
 
 async function showResults(answer, seconds) {

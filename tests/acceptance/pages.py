@@ -5,9 +5,10 @@ on the line above it:
 
 * ``python`` and ``yaml`` blocks with a ``title`` are part of the file that the title names.
   All Python blocks have one, and those files are executed.
-* ``<!-- executed -->``: a ``bash`` block, run in the folder of the page's surroundings. Variables
-  live as long as the page. ``<!-- executed until printed -->`` repeats it, and ``<!-- executed in
-  the background -->`` lets it run until the end of the page.
+* ``<!-- executed -->``: a ``bash`` block, run in the folder of the page's surroundings, or where
+  the page has gone from there. Variables live as long as the page. ``<!-- executed until
+  printed -->`` repeats it, and ``<!-- executed in the background -->`` lets it run until the end
+  of the page.
 * ``<!-- printed -->``: what the block before printed. In JSON, the text ``...`` stands for any
   value, and a member ``...`` for any other members; in text, ``...`` stands for anything.
 * ``<!-- printed by up -->``: what the command ``up`` printed, numbers aside.
@@ -101,10 +102,10 @@ def environment() -> dict[str, str]:
 
 
 class Shell:
-    """Runs commands one by one, and hands variables on from each to the next.
+    """Runs commands one by one, and hands folder and variables on from each to the next.
 
     Args:
-        folder: Where it runs them.
+        folder: Where it runs the first.
         ports: Ports of this machine by those that stand in the page.
         variables: Of its environment, besides those of a reader.
         timeout_seconds: How long a command may take.
@@ -170,7 +171,8 @@ class Shell:
     def _script(self, commands: str) -> str:
         for page_port, port in self._ports.items():
             commands = re.sub(rf"(?<=[: ]){page_port}\b", str(port), commands)
-        return f"set -eu -o pipefail -o allexport\n. {self._kept}\n{commands}"
+        # PWD is among the variables
+        return f'set -eu -o pipefail -o allexport\n. {self._kept}\ncd "$PWD"\n{commands}'
 
 
 def is_as_in_page(expected: Any, actual: Any) -> bool:

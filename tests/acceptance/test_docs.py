@@ -162,6 +162,15 @@ def _write_files(folder: Path) -> None:
             if key == "discover"
         }
     (folder / "pygeoapi-config.yml").write_text(yaml.safe_dump(configuration, sort_keys=False))
+    _make_root_folder(folder)
+
+
+def _make_root_folder(folder: Path) -> None:
+    """Write what pages find in the root folder of a clone where `make up` has been."""
+    # without what a service leaves there
+    ignored = shutil.ignore_patterns(".pygeoapi-prefect", "__pycache__")
+    shutil.copytree(EXAMPLES, folder / "examples", ignore=ignored)
+    (folder / ".venv").symlink_to(PROGRAMS.parent)
 
 
 @pytest.fixture(scope="module")
@@ -237,13 +246,12 @@ def test_commands_print_what_pages_say(page: str, docs_stack: RunningStack) -> N
 def test_the_page_about_object_storage_is_right(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    folder = tmp_path / "s3"
-    shutil.copytree(EXAMPLES / "s3", folder)
-    home = folder / ".pygeoapi-prefect" / "prefect"
+    _make_root_folder(tmp_path)
+    home = tmp_path / "examples" / "s3" / ".pygeoapi-prefect" / "prefect"
     home.mkdir(parents=True)
     copy_empty_database(database_cache(pytestconfig), home)
 
-    with Shell(folder, {port: free_port() for port in (5000, 4200, 5555)}) as shell:
+    with Shell(tmp_path, {port: free_port() for port in (5000, 4200, 5555)}) as shell:
         follow("examples/s3/README.md", shell)
 
 

@@ -202,18 +202,17 @@ def test_a_job_is_followed_to_its_end_without_reloading(visit: Visit, gate: Path
     visit.control("until").fill(str(gate))
     page.get_by_label("In the background").check()
     visit.execute()
-    page.get_by_role("link", name="Open its page").click()
-    page.wait_for_url("**/jobs/**")
+    page.wait_for_url("**/jobs/*?f=html")
 
     page.evaluate("window.isTheSamePage = true")
     progress = page.locator("#progress")
     under_way = re.compile(r"^[1-9]\d?$")
-    expect(progress).to_have_attribute("aria-valuenow", under_way)
+    expect(progress).to_have_attribute("value", under_way)
     expect(page.locator("#message")).to_contain_text("Step")
     gate.touch()
     expect_status(visit, "successful")
     expect(page.locator("#announcement")).to_contain_text("successful")
-    expect(progress).to_have_attribute("aria-valuenow", "100")
+    expect(progress).to_have_attribute("value", "100")
     expect(page.locator(".log-line", has_text="Step 10")).to_be_visible()
     expect(visit.output("shapes").locator("path.leaflet-interactive")).to_have_count(1)
     expect(visit.output("table").locator("tbody tr")).to_have_count(2)
@@ -221,12 +220,17 @@ def test_a_job_is_followed_to_its_end_without_reloading(visit: Visit, gate: Path
     assert page.evaluate("window.isTheSamePage") is True
     with page.expect_download() as download:
         visit.output("table").get_by_role("link", name="Download").click()
-    assert Path(download.value.path()).read_text().startswith("name,value\n")
+    assert Path(download.value.path()).read_text().startswith("name,value,")
 
 
 def test_a_job_is_dismissed_and_then_removed(visit: Visit) -> None:
     path = visit.service.submit("echo", {"message": "x", "pause": 300})
     page = visit.open(f"{path}?f=html")
+    progress = page.locator("#progress")
+    expect_status(visit, "running")
+    expect(progress).to_be_visible()
+    assert progress.get_attribute("value") is None  # it tells none
+    expect(page.locator("#progress-text")).to_be_empty()
 
     page.get_by_role("button", name="Dismiss").click()
     page.get_by_role("button", name="Cancel").click()
@@ -234,6 +238,7 @@ def test_a_job_is_dismissed_and_then_removed(visit: Visit) -> None:
     page.get_by_role("button", name="Dismiss").click()
     page.get_by_role("dialog").get_by_role("button", name="Dismiss").click()
     expect_status(visit, "dismissed")
+    expect(progress).to_be_hidden()
     page.get_by_role("button", name="Remove").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     page.wait_for_url("**/jobs?f=html")
@@ -318,6 +323,30 @@ def test_a_job_that_failed_says_why(visit: Visit) -> None:
 
     expect_status(visit, "failed")
     expect(page.locator("#failure")).to_contain_text("the link in `for` leads nowhere")
+    expect(page.locator("#progress")).to_be_hidden()
+
+
+def test_numbers_in_a_table_are_short_and_whole_in_their_titles(phone: Visit) -> None:
+    path = phone.service.submit("showcase", {"name": "Ada"})
+    phone.service.ended(path)
+    phone.open(f"{path}?f=html")
+
+    table = phone.output("table").locator("table")
+    row = table.locator("tbody tr").first.locator("td")
+    expect(row.nth(1)).to_have_text("1")
+    assert [(cell.inner_text(), cell.get_attribute("title")) for cell in row.all()] == [
+        ("a, b", None),
+        ("1", None),
+        ("20300131123456789", None),
+        ("13.9864", "13.986394555788864"),
+        ("2600123.46", "2600123.4567890123"),
+        ("1.23457e-7", "1.2345678901234e-07"),
+        ("11.0", None),
+    ]
+    alignment = "cell => getComputedStyle(cell).textAlign"
+    assert [cell.evaluate(alignment) for cell in row.all()] == ["start", *6 * ["end"]]
+    box = phone.output("table").locator(".table-responsive")
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth")
 
 
 def test_the_example_and_the_command_are_what_is_executed(visit: Visit) -> None:
@@ -534,6 +563,12 @@ def test_the_definition_of_the_api_is_shown_and_tried(visit: Visit) -> None:
     answer = operation.locator(".live-responses-table")
     expect(answer.locator(".response-col_status").last).to_contain_text("200")
     expect(answer).to_contain_text("numberReturned")
+
+
+def test_no_page_about_the_definition_has_scripts_from_elsewhere(visit: Visit) -> None:
+    page = visit.open("/openapi?f=html&ui=redoc")
+
+    expect(page.locator("#operations-jobs-getJobs")).to_be_visible()
 
 
 def test_a_page_goes_on_when_the_server_is_back(visit: Visit, gate: Path) -> None:

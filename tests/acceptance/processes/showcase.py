@@ -15,6 +15,12 @@ HELD_AT_STEP = 5
 HELD_SECONDS_AT_MOST = 240.0
 SCRIPT = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 
+TABLE = f"""\
+name,value,time,mean,north,small,max
+"a, b",1,20300131123456789,13.986394555788864,2600123.4567890123,1.2345678901234e-07,11.0
+"{SCRIPT}",2,,,,,
+"""
+
 METADATA: dict[str, Any] = {
     "version": "1.0.0",
     "id": "showcase",
@@ -135,7 +141,7 @@ class Showcase(BaseProcessor):
         return "application/json", {
             "inputs": data,
             "shapes": {"type": "FeatureCollection", "features": [feature]},
-            "table": f'name,value\n"a, b",1\n"{SCRIPT}",2\n',
+            "table": TABLE,
             "drawing": svg,
             "report": f"<html><body>{SCRIPT}{json.dumps(data)}</body></html>",
         }

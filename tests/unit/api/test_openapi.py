@@ -64,6 +64,19 @@ def test_every_route_is_described(document: dict[str, Any]) -> None:
         assert (route.method, re.sub(r"{[^}]+}", "{}", path)) in described
 
 
+def test_there_is_no_tag_without_operation(document: dict[str, Any]) -> None:
+    used = {tag for one in operations(document).values() for tag in one["tags"]}
+
+    assert {"server", "processes", "jobs"} <= {tag["name"] for tag in document["tags"]} <= used
+
+
+def test_a_page_that_would_need_other_servers_is_ours(service: Service) -> None:
+    answer = service.send("GET", "/openapi?f=html&ui=redoc")
+
+    assert b"swagger-ui-bundle.js" in answer.body
+    assert "script-src 'self';" in answer.headers["Content-Security-Policy"]
+
+
 def test_every_operation_tells_its_errors(document: dict[str, Any]) -> None:
     for (_, path), operation in operations(document).items():
         if path.startswith(("/jobs", "/processes")):
