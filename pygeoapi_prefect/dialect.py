@@ -13,6 +13,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import ValidationError
@@ -85,6 +86,9 @@ def located(problem: formats.Problem) -> str:
 
 _Keyword = Callable[["_Validator", Any, Any, Any], Iterable[ValidationError] | None]
 _FORMAT_CHECKER: FormatChecker = Draft202012Validator.FORMAT_CHECKER
+# An IRI is checked as the URI that stands for it (RFC 3987, section 3.1)
+_URI_FORMATS = {"iri": "uri", "iri-reference": "uri-reference"}
+_ASCII = "".join(map(chr, range(128)))
 _STANDARD = cast(Mapping[str, _Keyword], Draft202012Validator.VALIDATORS)
 
 
@@ -222,6 +226,8 @@ def _format(
 
 
 def _conforms(text: str, name: str) -> bool:
+    if name in _URI_FORMATS:
+        return _conforms(quote(text, safe=_ASCII), _URI_FORMATS[name])
     try:
         return _FORMAT_CHECKER.conforms(text, name)
     except (ArithmeticError, LookupError, ValueError):

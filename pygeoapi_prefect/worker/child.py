@@ -147,6 +147,7 @@ class _Process:
         self._owners: dict[UUID, str] = {}
         self._runs: dict[UUID, FlowRun] = {}
         self._working = threading.Event()
+        self._is_connected = False
         self._imported = _ImportedCode()
 
     def serve(self, preload: tuple[FlowSource, ...]) -> None:
@@ -157,6 +158,7 @@ class _Process:
         self._send(Ready(pid=os.getpid()))
         # a job that comes while the API is away waits here, and does not fail
         self._client = _connect(self._stack)
+        self._is_connected = True
         self._stamp(self._client)
         prefect_private.answer_first_read(self._client, self._take_run)
         prefect_private.remember_default_storage(self._client, DEFAULT_STORAGE_SECONDS)
@@ -185,6 +187,9 @@ class _Process:
                 prefect_private.mark_flow_run_suspension_requested(
                     message.flow_run_id, message.state
                 )
+            elif isinstance(message, Stop) and not self._is_connected:
+                # it waits for an API that is away, and has nothing to tell it
+                os._exit(0)
             else:
                 if isinstance(message, Job):
                     self._working.set()

@@ -101,7 +101,14 @@ class WorkerProcess:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 30.0) -> int:
+    def wait_until_warm(self) -> None:
+        give_up_at = time.monotonic() + WORKER_START_TIMEOUT_SECONDS
+        while b"Processes are warm" not in self.log.read_bytes():
+            if self.process.poll() is not None or time.monotonic() > give_up_at:
+                pytest.fail(f"the worker did not start:\n{self.log.read_text()}")
+            time.sleep(POLL_SECONDS)
+
+    def wait(self, seconds: float = 90.0) -> int:
         return self.process.wait(timeout=seconds)
 
 
@@ -159,14 +166,19 @@ class Site:
     def suspend(self, job: Job) -> None:
         self.client.set_flow_run_state(job.id, Suspended(timeout_seconds=600))
 
-    def start_worker(
+    def start_worker(self, *options: str, **settings: Any) -> WorkerProcess:
+        """Start `prefect worker start --type pygeoapi` and wait until it is warm."""
+        worker = self.launch_worker(*options, **settings)
+        worker.wait_until_warm()
+        return worker
+
+    def launch_worker(
         self,
         *options: str,
         name: str = "worker",
         api_url: str | None = None,
         **settings: object,
     ) -> WorkerProcess:
-        """Start `prefect worker start --type pygeoapi` and wait until it is warm."""
         log = self.directory / f"{name}-{len(self._workers)}.log"
         tuning = {"processes": 2, "reap_seconds": 1, "shutdown_grace_seconds": 5} | settings
         environment = {
@@ -194,11 +206,6 @@ class Site:
             )
         worker = WorkerProcess(process, log)
         self._workers.append(worker)
-        give_up_at = time.monotonic() + WORKER_START_TIMEOUT_SECONDS
-        while b"Processes are warm" not in log.read_bytes():
-            if process.poll() is not None or time.monotonic() > give_up_at:
-                pytest.fail(f"the worker did not start:\n{log.read_text()}")
-            time.sleep(POLL_SECONDS)
         return worker
 
     def read_worker_logs(self) -> str:
@@ -210,7 +217,7 @@ class Site:
             if worker.process.poll() is None:
                 worker.signal(signal.SIGTERM)
         for worker in self._workers:
-            worker.wait(60)
+            worker.wait()
         self._workers.clear()
 
     def kill_workers(self) -> None:

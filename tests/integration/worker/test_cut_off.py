@@ -41,7 +41,7 @@ def test_a_worker_stops_while_the_api_is_away(site: Site, cable: Cable) -> None:
 
     worker.signal(signal.SIGTERM)
 
-    assert worker.wait(90) == 0
+    assert worker.wait() == 0
 
 
 def test_a_process_that_starts_while_the_api_is_away_keeps_its_job(
@@ -77,7 +77,7 @@ def test_a_worker_ends_in_time_though_it_cannot_hand_back_its_jobs(
     # cuts the grace of the job short; what the worker has to tell has its own limit
     worker.signal(signal.SIGTERM)
 
-    assert worker.wait(90) == 0
+    assert worker.wait() == 0
     assert not is_running(pid)
     site.start_worker()
     assert job.wait_until_ended(60).is_crashed()

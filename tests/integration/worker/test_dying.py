@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from prefect.client.schemas.actions import WorkPoolUpdate
 
 from tests.integration.worker.conftest import Job, Site, is_running, wait_for
 
@@ -139,7 +140,7 @@ def test_a_job_dismissed_while_its_worker_is_gone_ends_when_one_is_back(site: Si
 
 
 def test_a_worker_that_stops_lets_jobs_end_and_hands_back_those_that_do_not(site: Site) -> None:
-    worker = site.start_worker(shutdown_grace_seconds=15)
+    worker = site.start_worker(shutdown_grace_seconds=10)
     short = site.submit("work", seconds=2)
     long = site.submit("work", seconds=600)
     assert short.pid
@@ -147,7 +148,7 @@ def test_a_worker_that_stops_lets_jobs_end_and_hands_back_those_that_do_not(site
     worker.signal(signal.SIGTERM)
     late = site.submit("work")
 
-    worker.wait(90)
+    worker.wait()
 
     assert short.state.is_completed()
     assert not is_running(pid)
@@ -161,11 +162,13 @@ def test_a_worker_that_stops_lets_jobs_end_and_hands_back_those_that_do_not(site
 
 # a job that runs twice now and then is what this test is to find
 def test_two_workers_run_each_job_once(site: Site, tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        site.start_worker(name=name, processes=2)
+    for worker in [site.launch_worker(name=name) for name in ("first", "second")]:
+        worker.wait_until_warm()
     deployment = site.deploy("work")
-
+    site.client.update_work_pool(site.pool, WorkPoolUpdate(is_paused=True))
     jobs = [site.submit(deployment, into=tmp_path, seconds=0.3) for _ in range(24)]
+
+    site.client.update_work_pool(site.pool, WorkPoolUpdate(is_paused=False))
 
     assert all(job.wait_until_ended().is_completed() for job in jobs)
     # what they are about to begin, they begin now
