@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -42,6 +43,8 @@ DEPLOYMENTS_AT_MOST = 50
 RETRY_SECONDS = 1.0
 # A run that starts later than this is looked for again in time
 HORIZON_SECONDS = 60.0
+# Between looks for a state that was announced; SQLite waits for a minute at most
+COMMIT_PAUSES_SECONDS = (0.01, 0.03, 0.1, 0.3, *(1.0,) * 60)
 _TRY_LATER = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS}
 
 
@@ -176,11 +179,23 @@ class RunsApi:
 
     async def read_run(self, flow_run_id: UUID) -> FlowRun | None:
         """The run as it is now; None where it was deleted."""
+        return await self._make_sure(partial(self._client.read_flow_run, flow_run_id))
 
-        async def read() -> FlowRun:
-            return await self._client.read_flow_run(flow_run_id)
+    async def read_run_after(self, flow_run_id: UUID, state_id: UUID) -> FlowRun | None:
+        """The run as it is when a state that was announced is there; None where it was deleted.
 
-        return await self._make_sure(read)
+        Prefect announces a state before it commits it. On a busy machine, and with SQLite,
+        that takes a while; it may also fail.
+        """
+        for pause_seconds in COMMIT_PAUSES_SECONDS:
+            run = await self.read_run(flow_run_id)
+            if run is None or run.state_id == state_id:
+                return run
+            states = await self._make_sure(partial(self._client.read_flow_run_states, flow_run_id))
+            if states is None or any(state.id == state_id for state in states):
+                break
+            await asyncio.sleep(pause_seconds)
+        return await self.read_run(flow_run_id)
 
     async def read_deployments(self) -> list[DeploymentResponse]:
         """Some deployments of the pool, to import their flows ahead of jobs."""

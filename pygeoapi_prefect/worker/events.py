@@ -59,12 +59,14 @@ class RunEvent:
         flow_run_id: of the run.
         work_queue_id: of its queue; None where Prefect does not say it.
         state: name of the state.
+        state_id: of the state, which may not be there to be read yet.
         message: of the state.
     """
 
     flow_run_id: UUID
     work_queue_id: UUID | None
     state: str
+    state_id: UUID
     message: str
 
 
@@ -155,6 +157,8 @@ class PoolEvents:
                     flow_run_id=about,
                     work_queue_id=_find_id(next(queues, "")),
                     state=event.event.removeprefix(_RUN_EVENT),
+                    # Prefect gives both the same id
+                    state_id=event.id,
                     message=event.resource.get("prefect.state-message") or "",
                 )
             )

@@ -370,10 +370,8 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
         is_claimed = event.flow_run_id in self._claims
         if is_claimed or not self._served.has_queue_of_others(event.work_queue_id):
             self._dispatcher.on_run_event(event)
-        if is_claimed and event.state in END_EVENTS:
-            self._end_cancelled(event.flow_run_id)
-        elif is_claimed and event.state in SUSPEND_EVENTS:
-            self._spawn(self._suspend(event.flow_run_id))
+        if is_claimed and event.state in END_EVENTS | SUSPEND_EVENTS:
+            self._spawn(self._obey(event))
 
     # -- running what was claimed ---------------------------------------------------------
 
@@ -498,22 +496,24 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
     # -- ending early ---------------------------------------------------------------------
 
     async def _cancel(self, flow_run_id: UUID) -> None:
-        run = await self._api.read_run(flow_run_id)
-        claim = self._claims.get(flow_run_id)
-        if claim is None or run is None or run.state is None:
+        await self._end_early(await self._api.read_run(flow_run_id))
+
+    async def _obey(self, event: RunEvent) -> None:
+        await self._end_early(await self._api.read_run_after(event.flow_run_id, event.state_id))
+
+    async def _end_early(self, run: FlowRun | None) -> None:
+        """End a run of this worker, now or at its next task, if its state says so.
+
+        What was announced need not hold any more: it may have been resumed, and after a
+        reconnection Prefect repeats what it said before.
+        """
+        claim = None if run is None else self._claims.get(run.id)
+        if run is None or claim is None or run.state is None:
             return
-        # after a reconnection Prefect repeats what it said before
         if run.state.is_cancelling() or run.state.is_cancelled():
             self.get_flow_run_logger(run).info("Flow run is cancelled: ending its process")
             await self._executor.interrupt(claim, "cancel")
-
-    async def _suspend(self, flow_run_id: UUID) -> None:
-        run = await self._api.read_run(flow_run_id)
-        claim = self._claims.get(flow_run_id)
-        if claim is None or run is None or run.state is None:
-            return
-        # after a reconnection Prefect repeats what it said before; it may have been resumed
-        if run.state.name in SUSPEND_EVENTS:
+        elif run.state.name in SUSPEND_EVENTS:
             claim.suspend(run.state)
 
     async def _hand_back(self) -> None:

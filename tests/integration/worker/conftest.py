@@ -19,8 +19,9 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentFlowRunCreate, WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Suspended
+from prefect.states import Suspended, to_state_create
 
 from benchmarks.stand.ports import free_port
 from pygeoapi_prefect.worker import PygeoapiWorker
@@ -159,7 +160,10 @@ class Site:
             self._outs += 1
             out = self.directory / f"out-{self._outs}"
             out.mkdir()
-        run = DeploymentFlowRunCreate(parameters={"out": str(out), **parameters}, state=scheduled)
+        run = DeploymentFlowRunCreate(
+            parameters={"out": str(out), **parameters},
+            state=None if scheduled is None else to_state_create(scheduled),
+        )
         path = f"{self.api_url}/deployments/{deployment}/create_flow_run"
         body = run.model_dump(mode="json", exclude_unset=True)
 
@@ -172,7 +176,9 @@ class Site:
         return Job(self.client, UUID(answer.json()["id"]), out)
 
     def suspend(self, job: Job) -> None:
-        self.client.set_flow_run_state(job.id, Suspended(timeout_seconds=600))
+        suspended: State[Any] = Suspended(timeout_seconds=600)
+        answer = self.client.set_flow_run_state(job.id, suspended)
+        assert answer.status is SetStateStatus.ACCEPT, answer
 
     def start_worker(self, *options: str, **settings: Any) -> WorkerProcess:
         """Start `prefect worker start --type pygeoapi` and wait until it is warm."""

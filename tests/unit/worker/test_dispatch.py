@@ -108,7 +108,7 @@ class World:
     def become_due(self, *runs: FlowRun) -> None:
         self.prefect.due += runs
         for run in runs:
-            self.dispatcher.on_run_event(RunEvent(run.id, None, "Scheduled", ""))
+            self.dispatcher.on_run_event(RunEvent(run.id, None, "Scheduled", uuid4(), ""))
 
 
 def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -22,6 +22,7 @@ from pygeoapi_prefect.worker.events import (
     RECONNECT_SECONDS,
     RECONNECT_SECONDS_AT_MOST,
     PoolEvents,
+    RunEvent,
 )
 from pygeoapi_prefect.worker.messages import Suspended as SuspendedMessage
 from pygeoapi_prefect.worker.process import JobProcess
@@ -47,12 +48,20 @@ class Site:
         self.claim = Claim(self.run, 0.0, process=self.process)
         self.interrupted: list[UUID] = []
         self.reads = 0
+        self.announced = uuid4()
         self.worker._claims[self.run.id] = self.claim
         self.worker._api = cast("RunsApi", self)
         self.worker._executor = cast("RunExecutor", self)
 
     async def read_run(self, _: UUID) -> FlowRun:
         return self.run
+
+    async def read_run_after(self, _: UUID, state_id: UUID) -> FlowRun:
+        assert state_id == self.announced
+        return self.run
+
+    async def announce(self) -> None:
+        await self.worker._obey(RunEvent(self.run.id, None, "Suspended", self.announced, ""))
 
     async def read_ended_from_outside(self, _: list[UUID]) -> list[FlowRun]:
         self.reads += 1
@@ -79,7 +88,7 @@ def test_a_run_that_is_suspended_hears_of_it() -> None:
         suspended: State[Any] = Suspended(timeout_seconds=60)
         site = Site(suspended)
 
-        await site.worker._suspend(site.run.id)
+        await site.announce()
 
         assert site.process.told == [SuspendedMessage(site.run.id, suspended)]
 
@@ -90,7 +99,7 @@ def test_a_run_that_was_resumed_does_not_hear_that_it_was_suspended_before() -> 
     async def scene() -> None:
         site = Site(Running())
 
-        await site.worker._suspend(site.run.id)
+        await site.announce()
 
         assert site.process.told == []
 
