@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect.client.schemas.actions import WorkPoolUpdate
 
-from tests.integration.worker.conftest import Cable, Site, is_running, wait_for
+from tests.integration.worker.conftest import FLOWS, Cable, Site, is_running, wait_for
 
 
 def test_an_api_that_is_away_loses_nothing_and_runs_nothing_twice(
@@ -45,15 +45,23 @@ def test_a_worker_stops_while_the_api_is_away(site: Site, cable: Cable) -> None:
 
 
 def test_a_process_that_starts_while_the_api_is_away_keeps_its_job(
-    site: Site, cable: Cable
+    site: Site, cable: Cable, tmp_path: Path
 ) -> None:
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    # what a new interpreter does first
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib, time\n"
+        f"pathlib.Path({str(begun)!r}).touch()\n"
+        f"while not pathlib.Path({str(go)!r}).exists():\n"
+        "    time.sleep(0.01)\n"
+    )
     worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api")
-    # which takes a new interpreter, and that takes its time
-    cold = site.deploy("work", job_variables={"env": {"PYTHONHASHSEED": "7"}})
-    job = site.submit(cold)
-    wait_for(lambda: not job.state.is_scheduled(), "the worker to claim the job")
+    path = os.pathsep.join([str(tmp_path), str(FLOWS)])
+    job = site.submit(site.deploy("work", job_variables={"env": {"PYTHONPATH": path}}))
+    wait_for(begun.exists, "a process for the job")
     cable.pull_out()
-    wait_for(lambda: b"is away; trying again" in worker.log.read_bytes(), "its process")
+    go.touch()
+    wait_for(lambda: b"is away; trying again" in worker.log.read_bytes(), "it to miss the API")
 
     cable.plug_in()
 
