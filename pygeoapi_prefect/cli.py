@@ -99,7 +99,10 @@ def up(config: Path, host: str, port: int, prefect_port: int, workers: int) -> N
                 for line in stack.watch():
                     console.print(line, style="yellow", markup=False)
             except StopRequested:
-                console.print("Stopping: running jobs have some seconds to end …")
+                console.print(
+                    "Stopping: running jobs have some seconds to end; asynchronous ones that do "
+                    "not run again after the next start …"
+                )
                 raise
     except StopRequested as stop:
         console.print(f"Stopped ({stop}).")

@@ -30,6 +30,7 @@ PAUSE_SECONDS: Final = 0.25
 """Between two rounds of sending; what is reported meanwhile goes with the next."""
 ARTIFACT_PAUSE_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 1.0
+HURRIED_RETRY_SECONDS: Final = 0.1
 ATTEMPTS_AT_MOST: Final = 10
 IDLE_SECONDS: Final = 10.0
 FLUSH_SECONDS: Final = 1.0
@@ -120,13 +121,18 @@ class _Sender:
                 while self._take_turn(client):
                     pass
         finally:
-            # where the client could not be made, the next report tries anew
             with self._changed:
-                self._thread = None
-                self._jobs.clear()
-                self._artifacts.clear()
-                self._unshown.clear()
-                self._changed.notify_all()
+                # while this one closed its client, the next one may have begun
+                if self._thread is threading.current_thread():
+                    self._forget()
+
+    def _forget(self) -> None:
+        """Leave nothing of this thread to the one that the next report starts."""
+        self._thread = None
+        self._jobs.clear()
+        self._artifacts.clear()
+        self._unshown.clear()
+        self._changed.notify_all()
 
     def _take_turn(self, client: SyncPrefectClient) -> bool:
         """Send what waits, and pause; tell whether there can be more."""
@@ -136,7 +142,7 @@ class _Sender:
                 ARTIFACT_PAUSE_SECONDS if self._unshown else IDLE_SECONDS,
             )
             if not (self._waiting or self._unshown):
-                self._thread = None
+                self._forget()
                 return False
             reports, self._waiting = self._waiting, {}
             is_last = self._is_hurried
@@ -155,6 +161,9 @@ class _Sender:
             self._changed.notify_all()
             pause_seconds = RETRY_SECONDS if has_failed else PAUSE_SECONDS
             self._changed.wait_for(lambda: self._is_hurried, pause_seconds)
+        if has_failed:
+            # also at the end of a job, all attempts at once would be one
+            time.sleep(HURRIED_RETRY_SECONDS)
         return True
 
     def _send_all(

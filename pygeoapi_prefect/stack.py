@@ -55,7 +55,11 @@ PREFECT_HOST: Final = "127.0.0.1"
 WORKER_POLL_SECONDS: Final = 1
 
 START_TIMEOUT_SECONDS: Final = 120.0
-GRACE_SECONDS: Final = 8.0
+JOB_GRACE_VARIABLE: Final = "PREFECT_INTEGRATIONS_PYGEOAPI_WORKER_SHUTDOWN_GRACE_SECONDS"
+JOB_GRACE_SECONDS: Final = 5
+"""How long running jobs go on at the end: who stops a stack by hand waits for it."""
+HAND_BACK_SECONDS: Final = 10.0
+"""How much longer it takes to hand back those that have not ended, and to stop."""
 # A worker that ends more often than this has a reason that a new start does not take away
 RESTARTS_AT_MOST: Final = 3
 RESTART_WINDOW_SECONDS: Final = 600.0
@@ -178,7 +182,9 @@ class Stack:
             for number in _STOP_SIGNALS:
                 signal.signal(number, self._hurry)
             end = partial(
-                end_processes, grace_seconds=GRACE_SECONDS, is_hurried=lambda: self._is_hurried
+                end_processes,
+                grace_seconds=_job_grace_seconds() + HAND_BACK_SECONDS,
+                is_hurried=lambda: self._is_hurried,
             )
             # Prefect goes last: workers and flow runs report their end to it
             server = self._prefect_server.process if self._prefect_server else None
@@ -376,6 +382,7 @@ def stack_environment(
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_WORKER_QUERY_SECONDS": str(WORKER_POLL_SECONDS),
+        JOB_GRACE_VARIABLE: str(JOB_GRACE_SECONDS),
         "PYTHONUNBUFFERED": "1",
         **inherited,
         # one that forgets the address must fail, not work on a database of its own
@@ -397,6 +404,13 @@ def stack_environment(
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
     }
+
+
+def _job_grace_seconds() -> float:
+    try:
+        return float(os.environ[JOB_GRACE_VARIABLE])
+    except (LookupError, ValueError):  # nothing has started, or no worker with such a setting
+        return JOB_GRACE_SECONDS
 
 
 @contextlib.contextmanager

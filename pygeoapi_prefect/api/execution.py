@@ -1,5 +1,6 @@
 """Execution of processes (/req/core/process-execute-op)."""
 
+import codecs
 from typing import Any
 
 from pydantic_core import from_json
@@ -78,8 +79,9 @@ def parsed_request(body: bytes) -> dict[str, Any]:
     if not body:
         raise InvalidRequest("the body is empty: it must be an execute request as JSON, e.g. {}")
     try:
-        # unlike `json`, it refuses NaN, lone surrogates and what is nested too deep
-        request = from_json(body, allow_inf_nan=False)
+        # unlike `json`, it refuses NaN, lone surrogates and what is nested too deep; the mark
+        # that some editors and shells begin text with may be ignored (RFC 8259, section 8.1)
+        request = from_json(body.removeprefix(codecs.BOM_UTF8), allow_inf_nan=False)
     except ValueError as error:
         if "recursion limit" in str(error):
             raise InvalidRequest("the body is nested too deeply") from error

@@ -187,10 +187,10 @@ class RunsApi:
         Prefect announces a state before it commits it. On a busy machine, and with SQLite,
         that takes a while; it may also fail.
         """
+        run = await self.read_run(flow_run_id)
+        if run is None or run.state_id == state_id:
+            return run
         for pause_seconds in COMMIT_PAUSES_SECONDS:
-            run = await self.read_run(flow_run_id)
-            if run is None or run.state_id == state_id:
-                return run
             states = await self._make_sure(partial(self._client.read_flow_run_states, flow_run_id))
             if states is None or any(state.id == state_id for state in states):
                 break

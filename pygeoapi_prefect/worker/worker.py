@@ -496,13 +496,13 @@ class PygeoapiWorker(BaseWorker[PygeoapiJobConfiguration, PygeoapiVariables, Pyg
     # -- ending early ---------------------------------------------------------------------
 
     async def _cancel(self, flow_run_id: UUID) -> None:
-        await self._end_early(await self._api.read_run(flow_run_id))
+        await self._carry_out(await self._api.read_run(flow_run_id))
 
     async def _obey(self, event: RunEvent) -> None:
-        await self._end_early(await self._api.read_run_after(event.flow_run_id, event.state_id))
+        await self._carry_out(await self._api.read_run_after(event.flow_run_id, event.state_id))
 
-    async def _end_early(self, run: FlowRun | None) -> None:
-        """End a run of this worker, now or at its next task, if its state says so.
+    async def _carry_out(self, run: FlowRun | None) -> None:
+        """Have a run of this worker end, now or at its next task, if its state says so.
 
         What was announced need not hold any more: it may have been resumed, and after a
         reconnection Prefect repeats what it said before.

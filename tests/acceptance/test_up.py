@@ -126,6 +126,26 @@ def start_up(folder: Path, ports: tuple[int, int]) -> Up:
     return up
 
 
+def start_long_job(up: Up) -> str:
+    """Have a job run that nobody will wait for, and return its address."""
+    url = f"{up.addresses['Processes']}/echo/execution"
+    body = {"inputs": {"message": "still there?", "pause": 600}}
+    accepted = httpx.post(
+        url, json=body, headers={"Prefer": "respond-async"}, timeout=REQUEST_SECONDS
+    )
+    assert accepted.status_code == 201, accepted.text
+    location = accepted.headers["Location"]
+    await_running(location)
+    return location
+
+
+def await_running(job_url: str) -> None:
+    eventually(
+        lambda: httpx.get(job_url, timeout=REQUEST_SECONDS).json()["status"] == "running" or None,
+        "job running",
+    )
+
+
 @pytest.fixture(scope="module")
 def ports() -> tuple[int, int]:
     return free_port(), free_port()
@@ -137,12 +157,14 @@ class Ended:
 
     Attributes:
         curl: What its own `curl` line printed.
+        interrupted: Id of a job that was running at the end.
         exit_code: Its own.
         processes: What it left running.
     """
 
     folder: Path
     curl: str
+    interrupted: str
     exit_code: int
     processes: list[str]
     printed: str
@@ -150,15 +172,17 @@ class Ended:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) -> Ended:
-    """The first `up` in a directory: one job, then SIGTERM."""
+    """The first `up` in a directory: a job, and another one that SIGTERM meets."""
     up = start_up(tmp_path_factory.mktemp("up"), ports)
     try:
         curl = subprocess.run(
             ["sh", "-c", up.curl_line], capture_output=True, text=True, check=True
         ).stdout
+        location = start_long_job(up)
     finally:
         exit_code = up.stop(signal.SIGTERM)
-    return Ended(up.folder, curl, exit_code, up.left_behind(), up.printed)
+    interrupted = location.rpartition("/")[2]
+    return Ended(up.folder, curl, interrupted, exit_code, up.left_behind(), up.printed)
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +222,18 @@ def test_all_printed_addresses_answer(second: Up, ports: tuple[int, int]) -> Non
         )
         assert response.status_code == 200, url
         assert "<html" in response.text, url
+
+
+def test_a_job_that_was_running_at_the_end_runs_again(first: Ended, second: Up) -> None:
+    job_url = f"{second.addresses['Jobs']}/{first.interrupted}"
+
+    await_running(job_url)
+
+    # dismissed, and when that is over removed
+    eventually(
+        lambda: httpx.delete(job_url, timeout=REQUEST_SECONDS).status_code == 404 or None,
+        "job gone",
+    )
 
 
 def test_the_next_up_finds_the_jobs_of_the_first(second: Up) -> None:
@@ -252,17 +288,7 @@ def test_files_are_in_one_directory_and_none_in_the_users_home(second: Up) -> No
 
 # the last one: what it kills, the others use
 def test_no_process_outlives_one_that_is_killed(second: Up) -> None:
-    url = f"{second.addresses['Processes']}/echo/execution"
-    body = {"inputs": {"message": "still there?", "pause": 600}}
-    accepted = httpx.post(
-        url, json=body, headers={"Prefer": "respond-async"}, timeout=REQUEST_SECONDS
-    )
-    assert accepted.status_code == 201, accepted.text
-    location = accepted.headers["Location"]
-    eventually(
-        lambda: httpx.get(location, timeout=REQUEST_SECONDS).json()["status"] == "running" or None,
-        "job running",
-    )
+    start_long_job(second)
     assert len(second.left_behind()) >= 3
 
     assert second.stop(signal.SIGKILL) == -signal.SIGKILL

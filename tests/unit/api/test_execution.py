@@ -37,6 +37,10 @@ def test_a_body_that_is_no_execute_request_is_refused(body: bytes) -> None:
         parsed_request(body)
 
 
+def test_a_byte_order_mark_is_ignored() -> None:
+    assert parsed_request('\ufeff{"inputs": {"a": 1}}'.encode())["inputs"] == {"a": 1}
+
+
 @pytest.mark.parametrize(
     "members",
     [
