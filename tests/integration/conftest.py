@@ -11,10 +11,8 @@ import importlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +38,6 @@ from prefect.variables import Variable
 from pygeoapi.process.shapely_functions import PROCESS_METADATA as SHAPELY_METADATA
 from pygeoapi.util import RequestedProcessExecutionMode
 
-from benchmarks.stand.ports import free_port
 from pygeoapi_prefect.configuration_file import load_configuration
 from pygeoapi_prefect.deployments import deploy
 from pygeoapi_prefect.jobs import Job, JobFilter
@@ -48,6 +45,7 @@ from pygeoapi_prefect.manager import PrefectManager
 from pygeoapi_prefect.webserver import point_pygeoapi_at, read_configuration
 from pygeoapi_prefect.worker import PygeoapiWorker
 from tests.conftest import die_with_parent, stop
+from tests.forwarder import Forwarder
 
 WORK_POOL = "integration"
 WORKER_LIMIT = 3
@@ -105,73 +103,6 @@ def eventually[Value](
             pytest.fail(f"not within {deadline_seconds:g} s")
         time.sleep(0.05)
     return value
-
-
-class Forwarder:
-    """A TCP port in front of another one, which can be closed and opened again."""
-
-    def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
-        self._lock = threading.Lock()
-        self._listener: socket.socket | None = None
-        self._connections: set[socket.socket] = set()
-        self.port = free_port()
-        self.open()
-
-    def open(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
-
-    def close(self) -> None:
-        with self._lock:
-            listener, self._listener = self._listener, None
-            assert listener is not None
-            # close() alone does not end an accept() that waits
-            listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
-            for connection in self._connections:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    @contextlib.contextmanager
-    def closed(self) -> Iterator[None]:
-        self.close()
-        try:
-            yield
-        finally:
-            self.open()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            try:
-                server = socket.create_connection(("127.0.0.1", self._target_port))
-            except OSError:
-                client.close()
-                continue
-            with self._lock:
-                if self._listener is not listener:  # closed meanwhile
-                    client.close()
-                    server.close()
-                    return
-                self._connections |= {client, server}
-            for source, target in ((client, server), (server, client)):
-                threading.Thread(target=self._copy, args=(source, target), daemon=True).start()
-
-    def _copy(self, source: socket.socket, target: socket.socket) -> None:
-        with source:
-            try:
-                while data := source.recv(65536):
-                    target.sendall(data)
-                target.shutdown(socket.SHUT_WR)
-            except OSError:
-                return
-            finally:
-                with self._lock:
-                    self._connections.discard(source)
 
 
 @contextlib.contextmanager

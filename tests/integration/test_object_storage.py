@@ -32,9 +32,9 @@ from pygeoapi_prefect.deployments import deploy
 from pygeoapi_prefect.errors import ExecutionError, JobFailed, StorageUnavailable
 from pygeoapi_prefect.jobs import JobFilter
 from pygeoapi_prefect.schemas import JobStatus
+from tests.forwarder import Forwarder
 from tests.integration.conftest import (
     DEADLINE_SECONDS,
-    Forwarder,
     Jobs,
     Site,
     eventually,

@@ -2,14 +2,11 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -23,9 +20,9 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Suspended, to_state_create
 
-from benchmarks.stand.ports import free_port
 from pygeoapi_prefect.worker import PygeoapiWorker
 from tests.conftest import die_with_parent
+from tests.forwarder import Forwarder
 
 FLOWS = Path(__file__).parent
 WORKER_START_TIMEOUT_SECONDS = 150.0
@@ -268,69 +265,14 @@ def served_site(
         yield site
 
 
-class Cable:
-    """A TCP connection to the Prefect server that can be pulled out."""
-
-    def __init__(self, target: tuple[str, int]) -> None:
-        self._target = target
-        self._lock = threading.Lock()
-        self._listener: socket.socket | None = None
-        self._open: set[socket.socket] = set()
-        self.port = free_port()
-        self.plug_in()
-
-    def plug_in(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
-        threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
-
-    def pull_out(self) -> None:
-        with self._lock:
-            if self._listener is not None:
-                # wakes the thread that waits in `accept`, which `close` does not
-                self._listener.shutdown(socket.SHUT_RDWR)
-                self._listener.close()
-                self._listener = None
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    def _serve(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                near, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._connect, args=(near, listener), daemon=True).start()
-
-    def _connect(self, near: socket.socket, listener: socket.socket) -> None:
-        with near, socket.create_connection(self._target) as far:
-            with self._lock:
-                if self._listener is not listener:  # pulled out meanwhile
-                    return
-                self._open |= {near, far}
-            back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
-            back.start()
-            self._pump(near, far)
-            back.join()
-            with self._lock:
-                self._open -= {near, far}
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        # either end may have gone; the other one must hear it
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.fixture
-def cable(prefect_server: str) -> Iterator[Cable]:
-    host, _, port = prefect_server.removeprefix("http://").removesuffix("/api").partition(":")
-    cable = Cable((host, int(port)))
-    yield cable
-    cable.pull_out()
+def forwarder(prefect_server: str) -> Iterator[Forwarder]:
+    """The way of a worker to the Prefect server."""
+    port = httpx.URL(prefect_server).port
+    assert port is not None
+    forwarder = Forwarder(port)
+    yield forwarder
+    forwarder.close()
 
 
 def read_logs(site: Site, job: Job) -> str:

@@ -6,25 +6,24 @@ from pathlib import Path
 
 from prefect.client.schemas.actions import WorkPoolUpdate
 
-from tests.integration.worker.conftest import FLOWS, Cable, Site, is_running, wait_for
+from tests.forwarder import Forwarder
+from tests.integration.worker.conftest import FLOWS, Site, is_running, wait_for
 
 
 def test_an_api_that_is_away_loses_nothing_and_runs_nothing_twice(
-    site: Site, cable: Cable, tmp_path: Path
+    site: Site, forwarder: Forwarder, tmp_path: Path
 ) -> None:
-    worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api")
+    worker = site.start_worker(api_url=f"http://127.0.0.1:{forwarder.port}/api")
     deployment = site.deploy("work")
     running = site.submit(deployment, seconds=3)
     killed = site.submit(deployment, seconds=600)
     pid = killed.pid
     assert running.pid
-    cable.pull_out()
-    os.kill(pid, signal.SIGKILL)
-    waiting = [site.submit(deployment, into=tmp_path) for _ in range(3)]
-    wait_for(lambda: running.lines("ended"), "the running job to end, with nobody to tell")
-    wait_for(lambda: b"is away" in worker.log.read_bytes(), "the worker to notice")
-
-    cable.plug_in()
+    with forwarder.closed():
+        os.kill(pid, signal.SIGKILL)
+        waiting = [site.submit(deployment, into=tmp_path) for _ in range(3)]
+        wait_for(lambda: running.lines("ended"), "the running job to end, with nobody to tell")
+        wait_for(lambda: b"is away" in worker.log.read_bytes(), "the worker to notice")
 
     assert all(job.wait_until_ended().is_completed() for job in [running, *waiting])
     assert killed.wait_until_ended().is_crashed()
@@ -32,20 +31,20 @@ def test_an_api_that_is_away_loses_nothing_and_runs_nothing_twice(
     assert len(waiting[0].lines("began")) == 3
 
 
-def test_a_worker_stops_while_the_api_is_away(site: Site, cable: Cable) -> None:
-    worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api")
+def test_a_worker_stops_while_the_api_is_away(site: Site, forwarder: Forwarder) -> None:
+    worker = site.start_worker(api_url=f"http://127.0.0.1:{forwarder.port}/api")
     # it wants to read the pool again, and cannot
     site.client.update_work_pool(site.pool, WorkPoolUpdate(description="changed"))
-    cable.pull_out()
-    wait_for(lambda: "is away" in site.read_worker_logs(), "the worker to miss the API")
+    with forwarder.closed():
+        wait_for(lambda: "is away" in site.read_worker_logs(), "the worker to miss the API")
 
-    worker.signal(signal.SIGTERM)
+        worker.signal(signal.SIGTERM)
 
-    assert worker.wait() == 0
+        assert worker.wait() == 0
 
 
 def test_a_process_that_starts_while_the_api_is_away_keeps_its_job(
-    site: Site, cable: Cable, tmp_path: Path
+    site: Site, forwarder: Forwarder, tmp_path: Path
 ) -> None:
     begun, go = tmp_path / "begun", tmp_path / "go"
     # what a new interpreter does first
@@ -55,53 +54,49 @@ def test_a_process_that_starts_while_the_api_is_away_keeps_its_job(
         f"while not pathlib.Path({str(go)!r}).exists():\n"
         "    time.sleep(0.01)\n"
     )
-    worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api")
+    worker = site.start_worker(api_url=f"http://127.0.0.1:{forwarder.port}/api")
     path = os.pathsep.join([str(tmp_path), str(FLOWS)])
     job = site.submit(site.deploy("work", job_variables={"env": {"PYTHONPATH": path}}))
     wait_for(begun.exists, "a process for the job")
-    cable.pull_out()
-    go.touch()
-    wait_for(lambda: b"is away; trying again" in worker.log.read_bytes(), "it to miss the API")
-
-    cable.plug_in()
+    with forwarder.closed():
+        go.touch()
+        wait_for(lambda: b"is away; trying again" in worker.log.read_bytes(), "it to miss the API")
 
     assert job.wait_until_ended().is_completed()
     assert len(job.lines("began")) == 1
 
 
 def test_a_worker_ends_in_time_though_it_cannot_hand_back_its_jobs(
-    site: Site, cable: Cable
+    site: Site, forwarder: Forwarder
 ) -> None:
     worker = site.start_worker(
-        api_url=f"http://127.0.0.1:{cable.port}/api", shutdown_grace_seconds=600
+        api_url=f"http://127.0.0.1:{forwarder.port}/api", shutdown_grace_seconds=600
     )
     job = site.submit("work", seconds=600)
     pid = job.pid
-    cable.pull_out()
-    wait_for(lambda: "is away" in site.read_worker_logs(), "the worker to miss the API")
+    with forwarder.closed():
+        wait_for(lambda: "is away" in site.read_worker_logs(), "the worker to miss the API")
 
-    worker.signal(signal.SIGTERM)
-    wait_for(lambda: "Waiting for 1 jobs" in site.read_worker_logs(), "the worker to stop")
-    # cuts the grace of the job short; what the worker has to tell has its own limit
-    worker.signal(signal.SIGTERM)
+        worker.signal(signal.SIGTERM)
+        wait_for(lambda: "Waiting for 1 jobs" in site.read_worker_logs(), "the worker to stop")
+        # cuts the grace of the job short; what the worker has to tell has its own limit
+        worker.signal(signal.SIGTERM)
 
-    assert worker.wait() == 0
+        assert worker.wait() == 0
     assert not is_running(pid)
     site.start_worker()
     assert job.wait_until_ended(60).is_crashed()
 
 
 def test_a_job_that_is_dismissed_while_its_worker_is_cut_off_ends_when_that_is_over(
-    site: Site, cable: Cable
+    site: Site, forwarder: Forwarder
 ) -> None:
-    worker = site.start_worker(api_url=f"http://127.0.0.1:{cable.port}/api", reap_seconds=600)
+    worker = site.start_worker(api_url=f"http://127.0.0.1:{forwarder.port}/api", reap_seconds=600)
     job = site.submit("work", seconds=600)
     assert job.pid
-    cable.pull_out()
-    wait_for(lambda: b"is away" in worker.log.read_bytes(), "the worker to notice")
-    job.dismiss()
-
-    cable.plug_in()
+    with forwarder.closed():
+        wait_for(lambda: b"is away" in worker.log.read_bytes(), "the worker to notice")
+        job.dismiss()
 
     assert job.wait_until_ended(60).is_cancelled()
 

@@ -14,6 +14,10 @@ from prefect.states import Running, Scheduled, Suspended
 from pygeoapi_prefect.worker import api as worker_api
 from pygeoapi_prefect.worker.api import RunsApi
 
+RUNNING: State[Any] = Running()
+SUSPENDED: State[Any] = Suspended()
+RESUMING: State[Any] = Scheduled(name="Resuming")
+
 
 class Prefect:
     """A run whose states come to be there, each after it was asked for `after` times."""
@@ -38,7 +42,7 @@ class Prefect:
         self.reads += 1
         return self.there()
 
-    def read_after(self, announced: State[Any]) -> FlowRun | None:
+    def state_after(self, announced: State[Any]) -> State[Any] | None:
         api = RunsApi(
             cast("PrefectClient", self),
             work_pool="pool",
@@ -46,7 +50,8 @@ class Prefect:
             outage_seconds=1,
             logger=logging.getLogger("test"),
         )
-        return asyncio.run(api.read_run_after(self.run_id, announced.id))
+        run = asyncio.run(api.read_run_after(self.run_id, announced.id))
+        return None if run is None else run.state
 
 
 @pytest.fixture(autouse=True)
@@ -56,50 +61,29 @@ def _in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_state_that_is_there_costs_one_call() -> None:
-    suspended: State[Any] = Suspended()
-    prefect = Prefect((0, Running()), (0, suspended))
+    prefect = Prefect((0, RUNNING), (0, SUSPENDED))
 
-    run = prefect.read_after(suspended)
-
-    assert run is not None
-    assert run.state == suspended
+    assert prefect.state_after(SUSPENDED) == SUSPENDED
     assert prefect.reads == 1
 
 
 def test_a_state_is_waited_for_until_it_is_there() -> None:
-    suspended: State[Any] = Suspended()
-    prefect = Prefect((0, Running()), (4, suspended))
-
-    run = prefect.read_after(suspended)
-
-    assert run is not None
-    assert run.state == suspended
+    assert Prefect((0, RUNNING), (4, SUSPENDED)).state_after(SUSPENDED) == SUSPENDED
 
 
 def test_a_state_that_was_there_and_is_over_is_not_waited_for() -> None:
-    suspended: State[Any] = Suspended()
-    resuming: State[Any] = Scheduled(name="Resuming")
-    prefect = Prefect((0, Running()), (0, suspended), (0, resuming))
+    prefect = Prefect((0, RUNNING), (0, SUSPENDED), (0, RESUMING))
 
-    run = prefect.read_after(suspended)
-
-    assert run is not None
-    assert run.state == resuming
+    assert prefect.state_after(SUSPENDED) == RESUMING
     assert prefect.reads == 3
 
 
 def test_a_state_that_never_comes_is_given_up() -> None:
-    running: State[Any] = Running()
-    prefect = Prefect((0, running))
-
-    run = prefect.read_after(Suspended())
-
-    assert run is not None
-    assert run.state == running
+    assert Prefect((0, RUNNING)).state_after(SUSPENDED) == RUNNING
 
 
 def test_a_run_that_is_deleted_has_no_state() -> None:
-    prefect = Prefect((0, Running()))
+    prefect = Prefect((0, RUNNING))
     prefect.is_deleted = True
 
-    assert prefect.read_after(Suspended()) is None
+    assert prefect.state_after(SUSPENDED) is None
