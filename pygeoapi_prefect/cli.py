@@ -100,8 +100,8 @@ def up(config: Path, host: str, port: int, prefect_port: int, workers: int) -> N
                     console.print(line, style="yellow", markup=False)
             except StopRequested:
                 console.print(
-                    "Stopping: running jobs have some seconds to end; asynchronous ones that do "
-                    "not run again after the next start …"
+                    "Stopping: running jobs have some seconds to end; asynchronous ones that are "
+                    "not done by then run again after the next start …"
                 )
                 raise
     except StopRequested as stop:

@@ -46,6 +46,8 @@ from pygeoapi.process.base import (
     UnknownProcessError,
 )
 
+from pygeoapi_prefect.media_types import JSON_MEDIA_TYPE
+
 OGC_EXCEPTIONS = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0"
 
 
@@ -100,7 +102,7 @@ class UnsupportedMediaType(PygeoapiPrefectError):
     """The body of a request is not declared to be what it has to be."""
 
     http_status_code = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-    http_headers: ClassVar = {"Accept": "application/json"}
+    http_headers: ClassVar = {"Accept": JSON_MEDIA_TYPE}
 
 
 class UnsupportedContentCoding(PygeoapiPrefectError):

@@ -115,6 +115,7 @@ def _make_app() -> Flask:
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(RequestEntityTooLarge, _answer_too_large)
     app.register_error_handler(Exception, _answer_error)
+    # as Flask would have it: its class has a method there, for which mypy takes it
     app.wsgi_app = _at_own_host(app.wsgi_app)  # type: ignore[assignment,method-assign]
     return app
 
