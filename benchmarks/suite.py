@@ -53,7 +53,7 @@ class Part(StrEnum):
     profile = "profile"
 
 
-COMPARED = frozenset({*Part} - {Part.listing, Part.server, Part.profile})
+COMPARED = frozenset({Part.latency, Part.acceptance, Part.memory, Part.queue, Part.stock})
 """What is measured on one and the same stand."""
 
 
@@ -68,6 +68,7 @@ class Options:
         rounds: How often each call is timed.
         stock_rounds: The same with the stock worker, which takes seconds for each job.
         burst_jobs: Jobs in a burst.
+        burst_rounds: How many bursts there are on each database, in turn.
         stock_jobs: The same with the stock worker.
         queued_jobs: Jobs in the queue.
         listed_jobs: Jobs among which pages are listed.
@@ -79,6 +80,7 @@ class Options:
     rounds: int
     stock_rounds: int
     burst_jobs: int
+    burst_rounds: int
     stock_jobs: int
     queued_jobs: int
     listed_jobs: int
@@ -116,7 +118,6 @@ class Suite:
         self._home = home
         self._programs = Programs(home)
         self.findings = Findings()
-        self._bursts: dict[Database, burst.Burst] = {}
 
     def run(self) -> None:
         """Measure everything that was asked."""
@@ -128,7 +129,8 @@ class Suite:
             if COMPARED & self._options.parts:
                 for database in self._options.databases:
                     self._compare(database, cluster)
-            self._add(burst.comparison(self._bursts))
+            if Part.burst in self._options.parts:
+                self._burst(cluster)
             if Part.listing in self._options.parts and cluster is not None:
                 self._list(cluster)
             if Part.server in self._options.parts and cluster is not None:
@@ -148,7 +150,7 @@ class Suite:
             with contextlib.ExitStack() as exits:
                 with self._steps.step(f"{database}: start the worker"):
                     worker = exits.enter_context(found.worker())
-                self._measure_worker(database, found, bare, worker)
+                self._measure_worker(database, found, bare[0], worker)
             if Part.stock in parts:
                 with contextlib.ExitStack() as exits:
                     with self._steps.step(f"{database}: start the stock worker"):
@@ -156,20 +158,15 @@ class Suite:
                     self._measure_stock_worker(database, found, bare)
 
     def _measure_worker(
-        self, database: Database, found: Service, bare: Sequence[BareFlow], worker: psutil.Process
+        self, database: Database, found: Service, bare: BareFlow, worker: psutil.Process
     ) -> None:
         options, parts = self._options, self._options.parts
         if Part.latency in parts:
             with self._steps.step(f"{database}: latency", options.rounds) as advance:
-                timings = latency.measure(found, bare[0], options.rounds, advance)
+                timings = latency.measure(found, bare, options.rounds, advance)
             self._add(latency.figures(database, timings))
         if Part.memory in parts:
             self._add(memory.figures(database, memory.measure(worker)))
-        if Part.burst in parts:
-            with self._steps.step(f"{database}: burst", options.burst_jobs) as advance:
-                one = burst.measure(found, Process.warm, bare, options.burst_jobs, advance)
-            self._bursts[database] = one
-            self._add(burst.figures(database, one, options.burst_jobs))
         if Part.queue in parts and database is options.databases[0]:
             with self._steps.step(f"{database}: queue", options.queued_jobs) as advance:
                 many = queue.measure(found, worker, options.queued_jobs, advance)
@@ -185,6 +182,26 @@ class Suite:
         with self._steps.step(f"{database}: stock, burst", options.stock_jobs) as advance:
             one = burst.measure(found, Process.stock, bare, options.stock_jobs, advance)
         self._add(burst.stock_figures(database, one, options.stock_jobs))
+
+    def _burst(self, cluster: Postgres | None) -> None:
+        """Measure bursts on all databases in turn, as machines have slow minutes too."""
+        jobs = self._options.burst_jobs
+        stands: dict[Database, tuple[Service, Sequence[BareFlow]]] = {}
+        bursts: dict[Database, list[burst.Burst]] = {}
+        with contextlib.ExitStack() as exits:
+            for database in self._options.databases:
+                stands[database] = exits.enter_context(self._service(database, cluster, "burst"))
+            for database, (found, _) in stands.items():
+                with self._steps.step(f"{database}: start the worker"):
+                    exits.enter_context(found.worker())
+            for number in range(1, self._options.burst_rounds + 1):
+                for database, (found, bare) in stands.items():
+                    with self._steps.step(f"{database}: burst {number}", jobs) as advance:
+                        one = burst.measure(found, Process.warm, bare, jobs, advance)
+                    bursts.setdefault(database, []).append(one)
+        for database, some in bursts.items():
+            self._add(burst.figures(database, burst.typical(some), jobs))
+        self._add(burst.comparison(bursts))
 
     def _list(self, cluster: Postgres) -> None:
         """Measure pages of jobs on two stands, which differ in the number of jobs."""

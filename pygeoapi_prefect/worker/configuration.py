@@ -11,6 +11,9 @@ from pydantic import Field, PrivateAttr
 
 from pygeoapi_prefect.prefect_private import ENGINE_RUNS_HOOKS
 
+_OF_CONTAINERS = frozenset({"name", "labels"})
+"""What the workers of Prefect give to containers, and processes do not have."""
+
 
 class PygeoapiVariables(BaseVariables):
     """What a deployment, or a work pool for all of its deployments, may set."""
@@ -36,7 +39,9 @@ class PygeoapiVariables(BaseVariables):
         """
         schema = super().model_json_schema(*args, **kwargs)
         schema["properties"] = {
-            name: _plain(described) for name, described in schema["properties"].items()
+            name: _plain(described)
+            for name, described in schema["properties"].items()
+            if name not in _OF_CONTAINERS
         }
         return schema
 
@@ -53,6 +58,12 @@ class PygeoapiJobConfiguration(BaseJobConfiguration):
     def configured_command(self) -> str | None:
         """The command that somebody configured; `command` also holds Prefect's default."""
         return self._configured_command
+
+    @classmethod
+    def json_template(cls) -> dict[str, Any]:
+        """Where the variables go; none for what a process does not have."""
+        template = super().json_template()
+        return {name: place for name, place in template.items() if name not in _OF_CONTAINERS}
 
     @classmethod
     def _base_environment(cls) -> dict[str, str]:
@@ -92,9 +103,12 @@ class PygeoapiWorkerResult(BaseWorkerResult):
 
 
 def _plain(described: dict[str, Any]) -> dict[str, Any]:
-    """Say of a variable that may be left out what it is if it is not."""
+    """Say what a variable is, where it is not left out, and what its values are."""
     plain = {name: value for name, value in described.items() if name not in ("anyOf", "default")}
     for choice in described.get("anyOf", ()):
         if choice != {"type": "null"}:
             plain |= choice
+    match plain.get("additionalProperties"):
+        case {"anyOf": choices} if all(choice.keys() == {"type"} for choice in choices):
+            plain["additionalProperties"] = {"type": [choice["type"] for choice in choices]}
     return plain

@@ -86,13 +86,23 @@ def test_latency_is_held_against_the_bare_flow() -> None:
 
 
 def test_databases_are_compared_where_both_were_measured() -> None:
-    fast, slow = burst.Burst(8.0, 0, 10.0), burst.Burst(3.0, 0, 10.0)
+    fast = [burst.Burst(rate, 0, 10.0) for rate in (8.0, 4.0, 8.0)]
+    slow = [burst.Burst(rate, 0, 10.0) for rate in (3.0, 2.0, 4.0)]
 
     (figure,) = burst.comparison({Database.postgresql: fast, Database.sqlite: slow})
 
     assert figure.group == "sqlite"
-    assert figure.is_met is False
+    assert figure.value == 3.0
+    assert figure.ratio is not None
+    # of each round, as the machine was slow in one of them
+    assert figure.ratio.number == pytest.approx(0.5)
     assert burst.comparison({Database.sqlite: slow}) == []
+
+
+def test_several_bursts_come_to_their_median_and_to_all_failures() -> None:
+    bursts = [burst.Burst(3.0, 0, 9.0), burst.Burst(5.0, 1, 7.0), burst.Burst(4.0, 2, 8.0)]
+
+    assert burst.typical(bursts) == burst.Burst(4.0, 3, 8.0)
 
 
 def test_the_table_shows_what_is_met_and_what_is_not() -> None:

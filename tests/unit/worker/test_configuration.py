@@ -44,5 +44,7 @@ def test_the_form_has_no_more_than_the_server_has_to_check() -> None:
 
     # which the server refuses where it does not name all that the configuration has
     WorkPoolCreate(name="pool", type="pygeoapi", base_job_template=TEMPLATE)
+    assert variables.keys() == {"env", "command", "stream_output", "working_dir"}
+    assert variables["env"]["additionalProperties"] == {"type": ["string", "null"]}
     assert not any({"anyOf", "default"} & described.keys() for described in variables.values())
     assert all(described["description"] for described in variables.values())
