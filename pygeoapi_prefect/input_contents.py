@@ -28,6 +28,7 @@ from pygeoapi_prefect.media_types import (
     is_xml,
     stated_media_types,
 )
+from pygeoapi_prefect.references import ReferencePolicy
 from pygeoapi_prefect.request_problems import depth_of, flaw_of, media_type_problem, refuse_if_any
 from pygeoapi_prefect.schemas import kind_of_input
 
@@ -64,7 +65,29 @@ def check_references(
         InvalidRequest: Something does not fit, or a link cannot be followed.
         RequestTooLarge: There is more behind a link than is allowed.
     """
-    refuse_if_any(_reference_flaws(description, inputs, fetch))
+    refuse_if_any(_link_flaws(description, inputs, lambda one, link: _check_link(one, link, fetch)))
+
+
+def check_link_addresses(
+    description: Mapping[str, Any], inputs: Mapping[str, Any], policy: ReferencePolicy
+) -> None:
+    """Refuse links in inputs to addresses that will not be fetched from, as far as they tell.
+
+    Nothing is asked: where a name leads is seen when the link is followed.
+
+    Args:
+        description: What pygeoapi processors have as ``metadata``.
+        inputs: The inputs of an execute request, which fit the description.
+        policy: In force where links are followed.
+
+    Raises:
+        InvalidRequest: There is such a link.
+    """
+
+    def check(_: DeclaredInput, link: Mapping[str, Any]) -> None:
+        references.check_address(link["href"], policy, resolve=references.written_addresses)
+
+    refuse_if_any(_link_flaws(description, inputs, check))
 
 
 def bare_inputs(
@@ -152,8 +175,10 @@ def _qualified_value(one: DeclaredInput, qualified: Mapping[str, Any]) -> Any:
 # Links
 
 
-def _reference_flaws(
-    description: Mapping[str, Any], inputs: Mapping[str, Any], fetch: Fetch
+def _link_flaws(
+    description: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    check: Callable[[DeclaredInput, Mapping[str, Any]], None],
 ) -> Iterator[Flaw]:
     for input_id, value in inputs.items():
         one = DeclaredInput(description, input_id)
@@ -161,7 +186,7 @@ def _reference_flaws(
             if kind_of_input(item) != "link":
                 continue
             try:
-                _check_link(one, item, fetch)
+                check(one, item)
             except RequestTooLarge as error:
                 flaw = flaw_of("inputs", input_id, error.detail)
                 raise RequestTooLarge(flaw.text) from error

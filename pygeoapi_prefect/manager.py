@@ -52,6 +52,7 @@ from pygeoapi_prefect.errors import (
 )
 from pygeoapi_prefect.execution import Plan
 from pygeoapi_prefect.gateway import ApiGateway, PrefectGateway
+from pygeoapi_prefect.input_contents import check_link_addresses
 from pygeoapi_prefect.job_files import JobFiles
 from pygeoapi_prefect.jobs import Job, JobFilter, rfc3339, run_labels, statuses_of
 from pygeoapi_prefect.logs import LogPage, LogPosition, page_of
@@ -251,6 +252,9 @@ class PrefectManager(BaseManager):
         if wait_seconds == 0:  # who does not wait need not have the web process run the job
             requested_mode = RequestedProcessExecutionMode.respond_async
         plan = execution.plan(process_id, process.description, request, requested_mode)
+        if process.flow is not None:
+            policy = process.definition.references
+            check_link_addresses(process.description, plan.request["inputs"], policy)
         self._files.check_references(plan, process)
         if subscriber := plan.request["subscriber"]:
             check_subscriber(subscriber, self.configuration.references)

@@ -117,7 +117,24 @@ def resolve_host(host: str, port: int) -> list[str]:
         OSError: The name cannot be resolved.
         UnicodeError: It is no name that could be.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return _addresses(host, port)
+
+
+def written_addresses(host: str, port: int) -> list[str]:
+    """Return the address that a host itself is, in whatever notation; none for names.
+
+    Nobody is asked: it is a resolver for checks that must not take time.
+    """
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761
+        return ["127.0.0.1"]
+    try:
+        return _addresses(host, port, socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return []
+
+
+def _addresses(host: str, port: int, flags: int = 0) -> list[str]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

@@ -11,8 +11,10 @@ from pygeoapi_prefect.errors import InvalidRequest, RequestTooLarge
 from pygeoapi_prefect.input_contents import (
     bare_inputs,
     bare_inputs_without_links,
+    check_link_addresses,
     check_references,
 )
+from pygeoapi_prefect.references import ReferencePolicy
 
 LINK = {"href": "https://data.example.org/x"}
 GEOJSON = "application/geo+json"
@@ -136,6 +138,15 @@ def test_each_of_several_links_is_checked_and_every_problem_told() -> None:
     contents.update({"https://b.org/": b"2", "https://c.org/": b"3"})
     check_references(description, inputs, fetch)
     assert bare_inputs(description, inputs, fetch) == {"x": [1, 2, 3]}
+
+
+def test_each_link_to_an_address_that_nobody_may_reach_is_told_at_once() -> None:
+    inputs = {"x": [{"href": "http://a.example/"}, {"href": "http://10.0.0.1/"}]}
+    description = process({}, maxOccurs=9)
+
+    with pytest.raises(InvalidRequest, match=r"^input 'x': href to 10\.0\.0\.1: refused"):
+        check_link_addresses(description, inputs, ReferencePolicy())
+    check_link_addresses(description, inputs, ReferencePolicy(allow_hosts=("10.0.0.1",)))
 
 
 @pytest.mark.parametrize("error", [InvalidRequest, RequestTooLarge])

@@ -371,6 +371,27 @@ def test_inputs_that_do_not_fit_make_no_job(
     assert gateway.runs == {}
 
 
+def test_a_link_to_an_address_that_nobody_may_reach_makes_no_job(
+    manager: PrefectManager, gateway: InMemoryGateway
+) -> None:
+    inputs = {"anything": {"href": "http://169.254.169.254/latest/meta-data"}}
+
+    with pytest.raises(InvalidRequest, match=r"'anything': .* not a public address"):
+        manager.execute_process("selecting", inputs, execution_mode=ASYNC)
+
+    assert gateway.runs == {}
+
+
+def test_an_existing_deployment_may_reach_what_this_service_does_not(
+    make_manager: Callable[..., PrefectManager], gateway: InMemoryGateway
+) -> None:
+    link = {"href": "http://127.0.0.1:9000/a.tif"}
+
+    job_id = submitted(make_manager({"slope": EXISTING}), "slope", inputs={"a": link})
+
+    assert gateway.runs[job_id].parameters["a"] == link
+
+
 @pytest.mark.parametrize("value", [{"__prefect_kind": "json", "value": "1"}, "{{ x }}", "☃" * 9])
 def test_inputs_travel_as_text_that_prefect_leaves_alone(
     manager: PrefectManager, gateway: InMemoryGateway, value: Any

@@ -20,6 +20,7 @@ from pygeoapi_prefect import references
 from pygeoapi_prefect.errors import InvalidRequest, RequestTooLarge
 from pygeoapi_prefect.references import (
     ReferencePolicy,
+    Resolver,
     check_address,
     current_policy,
     fetch,
@@ -27,6 +28,8 @@ from pygeoapi_prefect.references import (
     is_public,
     parse_href,
     post,
+    resolve_host,
+    written_addresses,
 )
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
@@ -184,9 +187,27 @@ def test_a_name_with_one_address_that_is_not_public_is_refused(address: str) -> 
         "http://[::ffff:7f00:1]/",
     ],
 )
-def test_this_machine_is_refused_however_it_is_written(href: str) -> None:
+@pytest.mark.parametrize("resolve", [resolve_host, written_addresses])
+def test_this_machine_is_refused_however_it_is_written(href: str, resolve: Resolver) -> None:
     with pytest.raises(InvalidRequest, match="not a public address"):
-        check_address(href, ReferencePolicy())
+        check_address(href, ReferencePolicy(), resolve=resolve)
+
+
+@pytest.mark.parametrize(
+    ("href", "allowed"),
+    [
+        ("http://data.example/", ()),
+        ("http://localhost.example/", ()),
+        ("http://8.8.8.8/", ()),
+        ("http://[2001:4860:4860::8888]/", ()),
+        ("http://localhost:9000/", ("localhost:9000",)),
+        ("http://10.0.0.5/", ("10.0.0.5",)),
+    ],
+)
+def test_without_a_question_only_what_an_address_says_itself_is_refused(
+    href: str, allowed: tuple[str, ...]
+) -> None:
+    check_address(href, ReferencePolicy(allow_hosts=allowed), resolve=written_addresses)
 
 
 @pytest.mark.parametrize(
