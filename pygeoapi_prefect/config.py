@@ -5,10 +5,11 @@ at start-up. The reference table in the documentation is generated from the fiel
 """
 
 import datetime as dt
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pydantic
@@ -22,6 +23,9 @@ from pygeoapi_prefect.schemas import (
     ProcessResponseType,
 )
 from pygeoapi_prefect.storage_address import check_address
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 StorageAddress = Annotated[str, pydantic.AfterValidator(check_address)]
 
@@ -523,7 +527,34 @@ def _parse[Model: _Configuration](model: type[Model], data: Any, where: str) -> 
         return model.model_validate(data)
     except pydantic.ValidationError as error:
         problems = [
-            ".".join([where, *(str(part) for part in problem["loc"])]) + f": {problem['msg']}"
+            ".".join([where, *(str(part) for part in problem["loc"])])
+            + f": {_reason(problem, model)}"
             for problem in error.errors()
         ]
         raise ConfigurationError("; ".join(problems)) from error
+
+
+def _reason(problem: "ErrorDetails", model: type[_Configuration]) -> str:
+    if problem["type"] != "extra_forbidden":
+        return problem["msg"]
+    *place, unknown = problem["loc"]
+    known = sorted(_keys_at(model, place))
+    if close := difflib.get_close_matches(str(unknown), known, n=1):
+        return f"there is no such key (did you mean {close[0]!r}?)"
+    return (
+        f"there is no such key (there are: {', '.join(known)})" if known else "there is no such key"
+    )
+
+
+def _keys_at(annotation: Any, place: Sequence[str | int]) -> set[str]:
+    """Return the keys that there are at a place in what an annotation describes."""
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        fields = {field.alias or name: field for name, field in annotation.model_fields.items()}
+        if not place:
+            return {*fields}
+        field = fields.get(str(place[0]))
+        return _keys_at(field.annotation, place[1:]) if field else set()
+    origin = get_origin(annotation)
+    has_items = isinstance(origin, type) and issubclass(origin, Collection)
+    deeper = place[1:] if has_items else place
+    return set[str]().union(*(_keys_at(one, deeper) for one in get_args(annotation)))

@@ -46,7 +46,15 @@ def test_a_result_storage_goes_before_the_output_directory() -> None:
 @pytest.mark.parametrize(
     ("members", "named"),
     [
-        ({"work_pol": "x"}, "server.manager.work_pol: Extra inputs are not permitted"),
+        ({"work_pol": "x"}, "server.manager.work_pol: there is no such key (did you mean"),
+        (
+            {"references": {"nonsense": 1}},
+            "server.manager.references.nonsense: there is no such key (there are: allow_hosts, max_",
+        ),
+        (
+            {"retention": {"max_job": 1}},
+            "server.manager.retention.max_job: there is no such key (did you mean 'max_jobs'?)",
+        ),
         ({"work_pool": ""}, "server.manager.work_pool: "),
         (
             {"sync_job_execution_timeout_seconds": 0},
