@@ -67,8 +67,8 @@ class Options:
             `listing` and `server` on PostgreSQL alone.
         rounds: How often each call is timed.
         stock_rounds: The same with the stock worker, which takes seconds for each job.
-        burst_jobs: Jobs in a burst.
         burst_rounds: How many bursts there are on each database, in turn.
+        burst_jobs: Jobs in a burst.
         stock_jobs: The same with the stock worker.
         queued_jobs: Jobs in the queue.
         listed_jobs: Jobs among which pages are listed.
@@ -79,8 +79,8 @@ class Options:
     databases: tuple[Database, ...]
     rounds: int
     stock_rounds: int
-    burst_jobs: int
     burst_rounds: int
+    burst_jobs: int
     stock_jobs: int
     queued_jobs: int
     listed_jobs: int
@@ -200,7 +200,7 @@ class Suite:
                         one = burst.measure(found, Process.warm, bare, jobs, advance)
                     bursts.setdefault(database, []).append(one)
         for database, some in bursts.items():
-            self._add(burst.figures(database, burst.typical(some), jobs))
+            self._add(burst.figures(database, some, jobs))
         self._add(burst.comparison(bursts))
 
     def _list(self, cluster: Postgres) -> None:

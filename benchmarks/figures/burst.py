@@ -93,19 +93,28 @@ def wait_for_ends(
     return runs
 
 
-def figures(group: str, burst: Burst, jobs: int) -> list[Figure]:
-    """Return the figures of a burst of this package's worker."""
+def figures(group: str, bursts: Sequence[Burst], jobs: int) -> list[Figure]:
+    """Return the figures of bursts of this package's worker: medians, and all failures."""
+    failed = sum(burst.failed for burst in bursts)
     return [
-        Figure(group, TWO_LOOPS, burst.bare_per_second, "/s"),
+        Figure(group, TWO_LOOPS, median(burst.bare_per_second for burst in bursts), "/s"),
         Figure(
             group,
             f"burst of {jobs} async jobs",
-            burst.jobs_per_second,
+            median(burst.jobs_per_second for burst in bursts),
             "/s",
-            Ratio(burst.jobs_per_second / burst.bare_per_second, TWO_LOOPS),
+            Ratio(
+                median(burst.jobs_per_second / burst.bare_per_second for burst in bursts), TWO_LOOPS
+            ),
             Goal(Bound.at_least, 0.5),
         ),
-        Figure(group, "  failed jobs", burst.failed, "", goal=Goal(Bound.at_most, 0)),
+        Figure(
+            group,
+            f"  failed jobs, of {jobs * len(bursts)}",
+            failed,
+            "",
+            goal=Goal(Bound.at_most, 0),
+        ),
     ]
 
 
@@ -122,15 +131,6 @@ def stock_figures(group: str, burst: Burst, jobs: int) -> list[Figure]:
     ]
 
 
-def typical(bursts: Sequence[Burst]) -> Burst:
-    """Return what several bursts on one stand come to: medians of rates, and all failures."""
-    return Burst(
-        jobs_per_second=median(burst.jobs_per_second for burst in bursts),
-        failed=sum(burst.failed for burst in bursts),
-        bare_per_second=median(burst.bare_per_second for burst in bursts),
-    )
-
-
 def comparison(bursts: Mapping[Database, Sequence[Burst]]) -> list[Figure]:
     """Return how SQLite compares to PostgreSQL, where both were measured in turn."""
     if not {Database.sqlite, Database.postgresql} <= bursts.keys():
@@ -144,7 +144,7 @@ def comparison(bursts: Mapping[Database, Sequence[Burst]]) -> list[Figure]:
         Figure(
             Database.sqlite,
             "burst, against PostgreSQL",
-            typical(sqlite).jobs_per_second,
+            median(burst.jobs_per_second for burst in sqlite),
             "/s",
             Ratio(median(ratios), "PostgreSQL"),
             Goal(Bound.at_least, 0.5),

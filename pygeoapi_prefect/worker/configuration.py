@@ -11,8 +11,8 @@ from pydantic import Field, PrivateAttr
 
 from pygeoapi_prefect.prefect_private import ENGINE_RUNS_HOOKS
 
-_OF_CONTAINERS = frozenset({"name", "labels"})
-"""What the workers of Prefect give to containers, and processes do not have."""
+_UNUSED = frozenset({"name", "labels"})
+"""Name and labels of infrastructure, which processes do not have."""
 
 
 class PygeoapiVariables(BaseVariables):
@@ -41,7 +41,7 @@ class PygeoapiVariables(BaseVariables):
         schema["properties"] = {
             name: _plain(described)
             for name, described in schema["properties"].items()
-            if name not in _OF_CONTAINERS
+            if name not in _UNUSED
         }
         return schema
 
@@ -63,7 +63,7 @@ class PygeoapiJobConfiguration(BaseJobConfiguration):
     def json_template(cls) -> dict[str, Any]:
         """Where the variables go; none for what a process does not have."""
         template = super().json_template()
-        return {name: place for name, place in template.items() if name not in _OF_CONTAINERS}
+        return {name: place for name, place in template.items() if name not in _UNUSED}
 
     @classmethod
     def _base_environment(cls) -> dict[str, str]:

@@ -99,10 +99,15 @@ def test_databases_are_compared_where_both_were_measured() -> None:
     assert burst.comparison({Database.sqlite: slow}) == []
 
 
-def test_several_bursts_come_to_their_median_and_to_all_failures() -> None:
-    bursts = [burst.Burst(3.0, 0, 9.0), burst.Burst(5.0, 1, 7.0), burst.Burst(4.0, 2, 8.0)]
+def test_several_bursts_are_held_against_the_loops_around_each() -> None:
+    bursts = [burst.Burst(4.0, 0, 8.0), burst.Burst(1.0, 1, 2.0), burst.Burst(6.0, 2, 9.0)]
 
-    assert burst.typical(bursts) == burst.Burst(4.0, 3, 8.0)
+    bare, jobs, failed = burst.figures("g", bursts, 100)
+
+    assert (bare.value, jobs.value, failed.value) == (8.0, 4.0, 3)
+    assert jobs.ratio is not None
+    assert jobs.ratio.number == pytest.approx(0.5)
+    assert failed.is_met is False
 
 
 def test_the_table_shows_what_is_met_and_what_is_not() -> None:

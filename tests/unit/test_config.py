@@ -49,7 +49,7 @@ def test_a_result_storage_goes_before_the_output_directory() -> None:
         ({"work_pol": "x"}, "server.manager.work_pol: there is no such key (did you mean"),
         (
             {"references": {"nonsense": 1}},
-            "server.manager.references.nonsense: there is no such key (there are: allow_hosts, max_",
+            "server.manager.references.nonsense: there is no such key (there are: allow_hosts, ",
         ),
         (
             {"retention": {"max_job": 1}},

@@ -1,5 +1,6 @@
 """What a deployment can set for its jobs, and what they get."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,22 @@ def test_what_is_not_set_is_as_the_form_says(
     with temporary_settings({PREFECT_API_URL: NOWHERE}):
         made = anyio.run(PygeoapiJobConfiguration.from_template_and_values, TEMPLATE, values)
 
+    assert {name: getattr(made, name) for name in expected} == expected
+
+
+def test_a_pool_that_was_made_with_a_longer_form_is_served_as_before() -> None:
+    older = copy.deepcopy(TEMPLATE)
+    older["variables"]["properties"] |= {"name": {"type": "string"}, "labels": {"type": "object"}}
+    older["job_configuration"] |= {"name": "{{ name }}", "labels": "{{ labels }}"}
+
+    with temporary_settings({PREFECT_API_URL: NOWHERE}):
+        made = anyio.run(
+            PygeoapiJobConfiguration.from_template_and_values,
+            older,
+            {"name": "n", "labels": {"a": "b"}, "env": {"A": "b"}},
+        )
+
+    expected = {"name": "n", "labels": {"a": "b"}, "env": {"A": "b"}}
     assert {name: getattr(made, name) for name in expected} == expected
 
 
