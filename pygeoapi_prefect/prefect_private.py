@@ -114,7 +114,7 @@ def run_flow(
     flow: Flow[..., Any],
     flow_run: FlowRun,
     logger: PrefectLogAdapter,
-    stamp: Callable[[PrefectClient], None],
+    prepare: Callable[[PrefectClient], None],
 ) -> int:
     """Run a flow as `python -m prefect.engine` does, and wait for its end.
 
@@ -122,7 +122,7 @@ def run_flow(
         flow: to run.
         flow_run: as it was claimed.
         logger: of the run.
-        stamp: prepares the client of an asynchronous flow, which its engine makes for itself.
+        prepare: is given the client of an asynchronous flow, which its engine makes for itself.
 
     Returns:
         An exit code: 0 where Prefect knows how the run ended.
@@ -139,7 +139,7 @@ def run_flow(
                 error_logger=cast(logging.Logger, logger),
             )
             if asyncio.iscoroutine(result):
-                result = _with_client(result, stamp)
+                result = _with_client(result, prepare)
             _drive_run_flow_result(flow, result)
     except SystemExit as exit_:
         if exit_.code != 0:
@@ -151,11 +151,11 @@ def run_flow(
 
 
 async def _with_client(
-    running: Coroutine[Any, Any, Any], stamp: Callable[[PrefectClient], None]
+    running: Coroutine[Any, Any, Any], prepare: Callable[[PrefectClient], None]
 ) -> None:
     # the engine takes the client of the context that is open
     async with AsyncClientContext.get_or_create() as context:
-        stamp(context.client)
+        prepare(context.client)
         await running
 
 

@@ -44,6 +44,7 @@ from prefect.settings import (
 )
 
 from pygeoapi_prefect import prefect_private
+from pygeoapi_prefect.os_processes import this_machine
 from pygeoapi_prefect.worker.messages import (
     Done,
     FlowSource,
@@ -58,9 +59,13 @@ from pygeoapi_prefect.worker.messages import (
     Suspended,
     ToProcess,
 )
+from pygeoapi_prefect.worker.owner import JOB_PROCESS_VARIABLE, mark_of
+from pygeoapi_prefect.worker.patience import ask_every_few_seconds
 
 MIB = 1024 * 1024
-# Prefect doubles the pause from 2 s: together over four minutes of an API that is away
+# For which the flow engine waits for an API that is away
+OUTAGE_SECONDS = 600.0
+# The same for what sends logs: Prefect doubles the pause from 2 s, together over four minutes
 API_RETRIES = 8
 DRAIN_TIMEOUT_SECONDS = 5.0
 DEFAULT_STORAGE_SECONDS = 10.0
@@ -83,9 +88,10 @@ def main(connection: Connection, preload: tuple[FlowSource, ...]) -> None:
     _show_lines_at_once()
     _die_with_parent()
     if os.getsid(0) != os.getpid():
-        # everything that a job starts stays in this session, so that it can be ended
+        # nearly everything that a job starts stays in this session, so that it can be ended
         os.setsid()
     _die_with_worker()
+    os.environ[JOB_PROCESS_VARIABLE] = mark_of(this_machine(), os.getpid())
     prefect_private.observe_suspension_with(prefect_private.suspension_is_told_by_the_worker)
     inbox: queue.SimpleQueue[Job | HookJob | Stop] = queue.SimpleQueue()
     with ExitStack() as stack:
@@ -159,7 +165,7 @@ class _Process:
         # a job that comes while the API is away waits here, and does not fail
         self._client = _connect(self._stack)
         self._is_connected = True
-        self._stamp(self._client)
+        self._prepare(self._client)
         prefect_private.answer_first_read(self._client, self._take_run)
         prefect_private.remember_default_storage(self._client, DEFAULT_STORAGE_SECONDS)
         while not isinstance(message := self._inbox.get(), Stop):
@@ -225,7 +231,8 @@ class _Process:
             exit_code, explanation = 1, f"The job could not start: {type(error).__name__}"
         return Done(exit_code, explanation, _resident_mib())
 
-    def _stamp(self, client: SyncPrefectClient | PrefectClient) -> None:
+    def _prepare(self, client: SyncPrefectClient | PrefectClient) -> None:
+        ask_every_few_seconds(client, OUTAGE_SECONDS)
         prefect_private.stamp_infrastructure(client, lambda run_id: self._owners.get(run_id))
 
     def _take_run(self, flow_run_id: UUID) -> FlowRun | None:
@@ -253,7 +260,7 @@ class _Process:
         if flow.isasync and flow.isgenerator:
             # its engine makes its own client, without the stamp
             self._client.update_flow_run(job.flow_run.id)
-        code = prefect_private.run_flow(flow, job.flow_run, run_logger, self._stamp)
+        code = prefect_private.run_flow(flow, job.flow_run, run_logger, self._prepare)
         return code, "" if code == 0 else "The flow engine ended with an error"
 
     def _run_hooks(self, message: HookJob) -> Done:

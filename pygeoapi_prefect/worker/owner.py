@@ -36,6 +36,16 @@ class Owner:
         return mine == (other.worker, other.machine, other.pid, other.started)
 
 
+JOB_PROCESS_VARIABLE = "PYGEOAPI_PREFECT_JOB_PROCESS"
+"""Of the environment of all that a job starts: it leads back to the job's process when that
+is gone, and nothing else does from what has left its session and lost its parent."""
+
+
+def mark_of(machine: str, pid: int) -> str:
+    """What `JOB_PROCESS_VARIABLE` is for a process that runs jobs."""
+    return f"{machine}:{pid}"
+
+
 _OWNER = re.compile(
     r"pygeoapi:(?P<worker>[^:\s]+):(?P<machine>[^:\s]+):(?P<pid>\d+):(?P<started>\d+)"
     r"(?::(?P<job_pid>\d+):(?P<job_started>\d+))?"

@@ -16,10 +16,11 @@ from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from socket import socketpair
+from uuid import uuid4
 
 import psutil
 
-from pygeoapi_prefect.os_processes import started_at, still_runs
+from pygeoapi_prefect.os_processes import started_at, still_runs, this_machine
 from pygeoapi_prefect.worker.messages import (
     Died,
     Done,
@@ -34,6 +35,7 @@ from pygeoapi_prefect.worker.messages import (
     Stop,
     ToProcess,
 )
+from pygeoapi_prefect.worker.owner import JOB_PROCESS_VARIABLE, mark_of
 from pygeoapi_prefect.worker.start import Profile
 
 logger = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class JobProcess:
         if pid is None:
             raise RuntimeError("the process has not started")
         self._pid = pid
+        self._mark = mark_of(this_machine(), pid)
         self._exit_code = exit_code
         self._connection = connection
         self._inbox: asyncio.Queue[FromProcess | Died] = asyncio.Queue()
@@ -171,7 +174,7 @@ class JobProcess:
 
     async def kill(self) -> None:
         """End the process and all that it started, at once."""
-        await asyncio.to_thread(kill_session, self._pid)
+        await asyncio.to_thread(kill_session, self._pid, self._mark)
         if self._exit_code() is None:
             # it did not get as far as a session of its own
             with suppress(ProcessLookupError):
@@ -183,7 +186,7 @@ class JobProcess:
 
     async def kill_offspring(self) -> None:
         """End all that the process started, but not the process."""
-        await asyncio.to_thread(kill_session, self.pid, spare_leader=True)
+        await asyncio.to_thread(kill_session, self._pid, self._mark, spare_leader=True)
 
     async def wait_until_ready(self, timeout_seconds: float) -> "JobProcess":
         """Wait until it can take jobs.
@@ -270,8 +273,9 @@ def _own_environment(changes: Mapping[str, str]) -> Iterator[None]:
 class CommandProcess:
     """A command that the job variable `command` names; it runs the flow by its own means."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, mark: str) -> None:
         self._process = process
+        self._mark = mark
 
     @classmethod
     async def start(
@@ -279,16 +283,16 @@ class CommandProcess:
     ) -> "CommandProcess":
         """Start `command` in a session of its own."""
         output = None if show_output else subprocess.DEVNULL
-        return cls(
-            await asyncio.create_subprocess_exec(
-                *shlex.split(command),
-                env={**os.environ, **environment},
-                cwd=directory,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        mark = str(uuid4())
+        process = await asyncio.create_subprocess_exec(
+            *shlex.split(command),
+            env={**os.environ, **environment, JOB_PROCESS_VARIABLE: mark},
+            cwd=directory,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
+        return cls(process, mark)
 
     @property
     def pid(self) -> int:
@@ -308,20 +312,21 @@ class CommandProcess:
 
     async def kill(self) -> None:
         """End the command and all that it started, at once."""
-        await asyncio.to_thread(kill_session, self.pid)
+        await asyncio.to_thread(kill_session, self.pid, self._mark)
 
 
-def kill_session(leader: int, *, spare_leader: bool = False) -> None:
-    """Kill all of a session, and the descendants of its leader that left it.
+def kill_session(leader: int, mark: str, *, spare_leader: bool = False) -> None:
+    """Kill all of a session, and what left it: descendants of its leader, and what is marked.
 
     Args:
         leader: id of a process of this user that leads, or led, a session. A process id is
             not given away again while a session of that id has members.
+        mark: what `JOB_PROCESS_VARIABLE` is for all that the leader starts.
         spare_leader: whether that process itself lives on.
     """
     spared = {leader} if spare_leader else set()
     for _ in range(KILL_ROUNDS):
-        victims = [victim for victim in _members(leader) if victim.pid not in spared]
+        victims = [victim for victim in _members(leader, mark) if victim.pid not in spared]
         if not victims:
             return
         for victim in victims:
@@ -340,11 +345,14 @@ def kill_session(leader: int, *, spare_leader: bool = False) -> None:
             time.sleep(KILL_POLL_SECONDS)
 
 
-def _members(leader: int) -> list[psutil.Process]:
+def _members(leader: int, mark: str) -> list[psutil.Process]:
     members: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
-        with suppress(ProcessLookupError, PermissionError):
-            if os.getsid(process.pid) == leader:
+        with suppress(ProcessLookupError, PermissionError, psutil.Error):
+            if (
+                os.getsid(process.pid) == leader
+                or process.environ().get(JOB_PROCESS_VARIABLE) == mark
+            ):
                 members[process.pid] = process
     if leader in members:
         # what left the session, but has not left the family

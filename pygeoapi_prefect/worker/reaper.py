@@ -13,7 +13,7 @@ from prefect.settings import get_current_settings
 
 from pygeoapi_prefect.os_processes import is_same_process, started_at
 from pygeoapi_prefect.worker.api import RunsApi
-from pygeoapi_prefect.worker.owner import Owner, find_owner
+from pygeoapi_prefect.worker.owner import Owner, find_owner, mark_of
 from pygeoapi_prefect.worker.process import kill_session
 
 GONE = "The worker that ran it is gone."
@@ -220,7 +220,7 @@ class Reaper:
         pid, started = owner.job
         now_started = started_at(pid)
         if now_started is None or is_same_process(started, now_started):
-            await asyncio.to_thread(kill_session, pid)
+            await asyncio.to_thread(kill_session, pid, mark_of(owner.machine, pid))
 
     async def _execute(self, verdict: Verdict, flow_run_id: UUID, state_id: UUID) -> None:
         # another worker may judge the same run at the same time

@@ -139,7 +139,10 @@ def note_crash(flow: Any, flow_run: Any, state: Any) -> None:
 def start_others_and_sleep(out: str) -> None:
     inside = subprocess.Popen(["sleep", "600"])
     outside = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    say(out, "children", f"{inside.pid} {outside.pid}")
+    # its parent, the shell, ends
+    command = "setsid sleep 600 > /dev/null & echo $!"
+    orphan = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True, check=True)
+    say(out, "children", f"{inside.pid} {outside.pid} {orphan.stdout}")
     with counted(out):
         time.sleep(600)
 

@@ -23,7 +23,7 @@ class TestOneJob:
 
     def test_a_killed_process_ends_its_job_as_crashed_within_10_s(self, site: Site) -> None:
         job = site.submit("start_others_and_sleep")
-        inside, _ = children_of(job)
+        pids = children_of(job)
         os.kill(job.pid, signal.SIGKILL)
 
         state = job.wait_until_ended(10)
@@ -31,20 +31,19 @@ class TestOneJob:
         assert state.is_crashed()
         assert "-9" in (state.message or "")
         assert job.wait_until_it_said("crashed") == ["Crashed"]
-        wait_for(lambda: not is_running(inside), "the end of what the job started", 5)
+        wait_for(lambda: not any(map(is_running, pids)), "the end of what the job started", 5)
 
     def test_a_dismissed_job_ends_with_all_that_it_started_within_5_s(self, site: Site) -> None:
         job = site.submit("start_others_and_sleep")
         pids = children_of(job)
-        pids.append(job.pid)
         job.dismiss()
 
-        wait_for(lambda: not any(map(is_running, pids[:2])), "the end of what it started", 5)
+        wait_for(lambda: not any(map(is_running, pids)), "the end of what it started", 5)
 
         assert job.wait_until_ended().is_cancelled()
         assert job.lines("cancelled") == ["Cancelling"]
         assert job.lines("crashed") == []
-        wait_for(lambda: not is_running(pids[2]), "the end of the process", 15)
+        wait_for(lambda: not is_running(job.pid), "the end of the process", 15)
 
     def test_a_job_that_is_stuck_in_c_is_dismissed_within_5_s(self, site: Site) -> None:
         job = site.submit("stick_in_c")
@@ -118,12 +117,13 @@ def test_the_jobs_of_a_killed_worker_end_or_run_again_and_waiting_ones_run(site:
 
 def test_another_worker_notices_that_one_was_killed(site: Site) -> None:
     first = site.start_worker("--limit", "1", name="first")
-    job = site.submit("work", seconds=600)
-    assert job.pid
+    job = site.submit("start_others_and_sleep")
+    pids = children_of(job)
     site.start_worker(name="second")
     first.signal(signal.SIGKILL)
 
     assert job.wait_until_ended(60).is_crashed()
+    assert not any(map(is_running, pids))
 
 
 def test_a_job_dismissed_while_its_worker_is_gone_ends_when_one_is_back(site: Site) -> None:

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from pygeoapi_prefect.worker.owner import JOB_PROCESS_VARIABLE
 from pygeoapi_prefect.worker.process import kill_session
+
+MARK = "of this test"
 
 # starts one process in its session and one in a session of its own, and says their ids
 FAMILY = """
@@ -47,7 +50,7 @@ def test_all_of_a_session_and_the_family_of_its_leader_end_together(
 ) -> None:
     leader, others = family
 
-    kill_session(leader.pid)
+    kill_session(leader.pid, MARK)
 
     assert leader.wait(60) == -signal.SIGKILL
     assert not any(_runs(process) for process in others)
@@ -60,9 +63,25 @@ def test_the_rest_of_a_session_ends_when_its_leader_is_gone(
     leader.kill()
     leader.wait()
 
-    kill_session(leader.pid)
+    kill_session(leader.pid, MARK)
 
     assert not _runs(inside)
+
+
+def test_what_left_session_and_family_ends_by_its_mark(
+    family: tuple["subprocess.Popen[str]", list[psutil.Process]],
+) -> None:
+    leader, _ = family
+    marked, other = (
+        subprocess.Popen(["sleep", "600"], env={JOB_PROCESS_VARIABLE: mark}, start_new_session=True)
+        for mark in (MARK, f"{MARK}, not")
+    )
+    with marked, other:
+        kill_session(leader.pid, MARK)
+
+        assert marked.wait(60) == -signal.SIGKILL
+        assert other.poll() is None
+        other.kill()
 
 
 def test_a_leader_can_be_spared(
@@ -70,7 +89,7 @@ def test_a_leader_can_be_spared(
 ) -> None:
     leader, others = family
 
-    kill_session(leader.pid, spare_leader=True)
+    kill_session(leader.pid, MARK, spare_leader=True)
 
     assert leader.poll() is None
     assert not any(_runs(process) for process in others)
@@ -89,7 +108,7 @@ def test_a_process_that_may_not_be_ended_keeps_no_other_from_it(
 
     monkeypatch.setattr(psutil.Process, "kill", kill_but_one)
 
-    kill_session(leader.pid)
+    kill_session(leader.pid, MARK)
 
     monkeypatch.undo()
     assert leader.poll() is None
