@@ -35,7 +35,7 @@ class PygeoapiVariables(BaseVariables):
         """The form of a work pool, in few words.
 
         The Prefect server checks it, and each of its defaults by it, whenever a run is created:
-        a third of what that call computes.
+        a good part of what that call computes.
         """
         schema = super().model_json_schema(*args, **kwargs)
         schema["properties"] = {
