@@ -539,11 +539,12 @@ def _reason(problem: "ErrorDetails", model: type[_Configuration]) -> str:
         return problem["msg"]
     *place, unknown = problem["loc"]
     known = sorted(_keys_at(model, place))
+    hint = ""
     if close := difflib.get_close_matches(str(unknown), known, n=1):
-        return f"there is no such key (did you mean {close[0]!r}?)"
-    return (
-        f"there is no such key (there are: {', '.join(known)})" if known else "there is no such key"
-    )
+        hint = f" (did you mean {close[0]!r}?)"
+    elif known:
+        hint = f" (there are: {', '.join(known)})"
+    return f"there is no such key{hint}"
 
 
 def _keys_at(annotation: Any, place: Sequence[str | int]) -> set[str]:

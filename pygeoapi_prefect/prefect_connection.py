@@ -44,7 +44,7 @@ TURN_SECONDS: Final = 15.0
 """How long a creation waits for others at most, which may get no answer at all."""
 
 _RETRYING_NOTHING: Final = SettingsOverride({PREFECT_CLIENT_MAX_RETRIES: 0})
-_BUSY: Final = frozenset(
+BUSY_STATUSES: Final = frozenset(
     {
         httpx.codes.REQUEST_TIMEOUT,
         httpx.codes.TOO_MANY_REQUESTS,
@@ -52,6 +52,7 @@ _BUSY: Final = frozenset(
         httpx.codes.SERVICE_UNAVAILABLE,
     }
 )
+"""After which Prefect's own clients try again."""
 _PARAMETERS_REFUSED: Final = re.compile(
     r"Error creating flow run: Validation failed(?: for field (.+?))?\. Failure reason: (.+)",
     re.DOTALL,
@@ -217,7 +218,7 @@ class _Pauses(NamedTuple):
 
 def _raise_where_busy(response: httpx.Response) -> None:
     # Prefect's client would wait for two seconds and more
-    if response.status_code in _BUSY:
+    if response.status_code in BUSY_STATUSES:
         raise _BusyAnswer(response.status_code)
 
 

@@ -61,11 +61,11 @@ from pygeoapi_prefect.worker.messages import (
 )
 from pygeoapi_prefect.worker.owner import JOB_PROCESS_VARIABLE, mark_of
 from pygeoapi_prefect.worker.patience import ask_every_few_seconds
+from pygeoapi_prefect.worker.settings import PygeoapiWorkerSettings
 
 MIB = 1024 * 1024
-# For which the flow engine waits for an API that is away
-OUTAGE_SECONDS = 600.0
-# The same for what sends logs: Prefect doubles the pause from 2 s, together over four minutes
+# Of what sends logs: Prefect doubles the pause from 2 s, together over four minutes of an API
+# that is away
 API_RETRIES = 8
 DRAIN_TIMEOUT_SECONDS = 5.0
 DEFAULT_STORAGE_SECONDS = 10.0
@@ -155,6 +155,7 @@ class _Process:
         self._working = threading.Event()
         self._is_connected = False
         self._imported = _ImportedCode()
+        self._settings = PygeoapiWorkerSettings()
 
     def serve(self, preload: tuple[FlowSource, ...]) -> None:
         threading.Thread(target=self._listen, name="worker-pipe", daemon=True).start()
@@ -232,7 +233,7 @@ class _Process:
         return Done(exit_code, explanation, _resident_mib())
 
     def _prepare(self, client: SyncPrefectClient | PrefectClient) -> None:
-        ask_every_few_seconds(client, OUTAGE_SECONDS)
+        ask_every_few_seconds(client, self._settings.api_outage_seconds)
         prefect_private.stamp_infrastructure(client, lambda run_id: self._owners.get(run_id))
 
     def _take_run(self, flow_run_id: UUID) -> FlowRun | None:

@@ -14,6 +14,7 @@ from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
+from pygeoapi_prefect.prefect_connection import BUSY_STATUSES
 from pygeoapi_prefect.prefect_settings import SettingsOverride
 
 # after which Prefect's clients give up by themselves, having paused for 2 s, or 2 and 4 s
@@ -24,20 +25,12 @@ _AWAY = (
     httpx.LocalProtocolError,
     httpx.RemoteProtocolError,
 )
-# what Prefect's clients try again
-_AWAY_STATUSES = frozenset(
-    {
-        httpx.codes.REQUEST_TIMEOUT,
-        httpx.codes.TOO_MANY_REQUESTS,
-        httpx.codes.BAD_GATEWAY,
-        httpx.codes.SERVICE_UNAVAILABLE,
-    }
-)
 
 
 def ask_every_few_seconds(client: SyncPrefectClient | PrefectClient, for_seconds: float) -> None:
     """Have a client ask an API that is away again and again, for so long."""
-    plain_request: Any = client.request
+    patched: Any = client  # mypy lets no method be assigned
+    plain_request = patched.request
 
     def request(*args: Any, **options: Any) -> Any:
         give_up_at = time.monotonic() + for_seconds
@@ -51,8 +44,7 @@ def ask_every_few_seconds(client: SyncPrefectClient | PrefectClient, for_seconds
             with _outage_suppressed(give_up_at), _RETRYING_ONCE():
                 return await plain_request(*args, **options)
 
-    is_sync = isinstance(client, SyncPrefectClient)
-    setattr(client, "request", request if is_sync else request_async)  # noqa: B010 - a method
+    patched.request = request if isinstance(client, SyncPrefectClient) else request_async
 
 
 @contextmanager
@@ -63,5 +55,5 @@ def _outage_suppressed(until: float) -> Iterator[None]:
         if time.monotonic() > until:
             raise
     except PrefectHTTPStatusError as error:
-        if error.response.status_code not in _AWAY_STATUSES or time.monotonic() > until:
+        if error.response.status_code not in BUSY_STATUSES or time.monotonic() > until:
             raise

@@ -1,10 +1,8 @@
 """How long the web side insists when the Prefect API does not answer as it should."""
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
@@ -19,60 +17,13 @@ from pygeoapi_prefect.errors import (
     PygeoapiPrefectError,
 )
 from pygeoapi_prefect.prefect_connection import BUSY_PAUSES_SECONDS, PrefectConnection
-
-
-class Api:
-    """Answers with one status after the other, and with the last of them from then on."""
-
-    def __init__(self) -> None:
-        self.statuses = [200]
-        self.body = b'{"detail": "busy"}'
-        self.calls = 0
-
-    def next_status(self) -> int:
-        self.calls += 1
-        return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+from tests.scripted_api import ScriptedApi, scripted_api
 
 
 @pytest.fixture
-def api() -> Iterator[Api]:
-    made = Api()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            if self.path.startswith("/api/csrf-token"):
-                self._answer(422, b'{"detail": "CSRF protection is disabled."}')
-            else:
-                self._answer_next()
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self._answer_next()
-
-        def _answer_next(self) -> None:
-            status = made.next_status()
-            if status == 0:
-                self.close_connection = True
-                return
-            self._answer(status, b"7" if status == 200 else made.body)
-
-        def _answer(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{server.server_port}/api"}):
-            yield made
-        server.shutdown()
+def api() -> Iterator[ScriptedApi]:
+    with scripted_api() as made:
+        yield made
 
 
 @pytest.fixture
@@ -97,7 +48,7 @@ def write(client: SyncPrefectClient) -> object:
 
 @pytest.mark.parametrize("status", [503, 502, 429, 408, 0])
 def test_a_server_that_is_busy_or_ends_the_connection_is_asked_again(
-    api: Api, connection: PrefectConnection, status: int
+    api: ScriptedApi, connection: PrefectConnection, status: int
 ) -> None:
     api.statuses = [status, status, 200]
     assert connection.call(count) == 7
@@ -106,7 +57,7 @@ def test_a_server_that_is_busy_or_ends_the_connection_is_asked_again(
 
 @pytest.mark.parametrize(("status", "calls"), [(503, 1 + len(BUSY_PAUSES_SECONDS)), (0, 4)])
 def test_a_server_that_stays_busy_is_unavailable(
-    api: Api, connection: PrefectConnection, status: int, calls: int
+    api: ScriptedApi, connection: PrefectConnection, status: int, calls: int
 ) -> None:
     api.statuses = [status]
     with pytest.raises(BackendUnavailable) as raised:
@@ -117,7 +68,7 @@ def test_a_server_that_stays_busy_is_unavailable(
 
 @pytest.mark.parametrize(("status", "error"), [(500, BackendUnavailable), (422, ExecutionError)])
 def test_an_answer_that_will_not_change_is_not_asked_for_again(
-    api: Api, connection: PrefectConnection, status: int, error: type[Exception]
+    api: ScriptedApi, connection: PrefectConnection, status: int, error: type[Exception]
 ) -> None:
     api.statuses = [status]
     with pytest.raises(error):
@@ -143,7 +94,7 @@ MISSING = JobNotFound("there is no job a")
     ],
 )
 def test_an_object_is_missing_only_where_the_prefect_api_says_so(
-    api: Api,
+    api: ScriptedApi,
     connection: PrefectConnection,
     call: Callable[[SyncPrefectClient], object],
     status: int,
@@ -158,7 +109,7 @@ def test_an_object_is_missing_only_where_the_prefect_api_says_so(
 
 @pytest.mark.parametrize("call", [count, read, write], ids=lambda call: str(call.__name__))
 def test_a_call_about_no_object_in_particular_misses_none(
-    api: Api, connection: PrefectConnection, call: Callable[[SyncPrefectClient], object]
+    api: ScriptedApi, connection: PrefectConnection, call: Callable[[SyncPrefectClient], object]
 ) -> None:
     api.statuses = [404]
     api.body = b'{"detail": "Flow run not found"}'
@@ -168,14 +119,14 @@ def test_a_call_about_no_object_in_particular_misses_none(
 
 @pytest.mark.parametrize("call", [read, lambda client: client.read_flow_runs()])
 def test_an_answer_that_is_none_of_the_prefect_api_is_no_answer(
-    api: Api, connection: PrefectConnection, call: Callable[[SyncPrefectClient], object]
+    api: ScriptedApi, connection: PrefectConnection, call: Callable[[SyncPrefectClient], object]
 ) -> None:
     with pytest.raises(BackendUnavailable, match="failed to answer"):
         connection.call(call, missing=MISSING)  # the number 7
 
 
 def test_where_nobody_listens_the_answer_comes_at_once(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
@@ -201,7 +152,7 @@ def test_an_address_that_is_none_is_out_of_reach() -> None:
         made.call(count)
 
 
-def test_before_its_first_call_something_is_done_until_that_succeeds(api: Api) -> None:
+def test_before_its_first_call_something_is_done_until_that_succeeds(api: ScriptedApi) -> None:
     problems = [KeyError("bug")]
     done: list[None] = []
 
